@@ -1,0 +1,146 @@
+"""What crosses a stage: a file, and beside it a sidecar ``<file>.json`` that says what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import __version__
+from .errors import UserError
+from .files import sha256_file, whole_file
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file that an artifact was made from; the chain of these is the lineage."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FusedArtifact:
+    """A deploy-form network: safetensors in the official deploy key names.
+
+    ``source_form`` is ``deploy`` where the checkpoint was fused already: then there is no
+    training form to measure against. ``proof`` holds the equivalence proof, None if skipped.
+    """
+
+    file: str
+    sha256: str
+    source: Source
+    source_form: str
+    family: str
+    architecture: str
+    spec: dict[str, Any]
+    proof: dict[str, Any] | None
+    tool: str = f"repvgg-deploy {__version__}"
+    created: str = field(default_factory=lambda: _now())
+
+
+@dataclass(frozen=True)
+class OnnxArtifact:
+    """An ONNX model of the deploy form. ``input_shape`` is [batch, C, H, W], batch 0: dynamic."""
+
+    file: str
+    sha256: str
+    source: Source
+    precision: str
+    opset: int
+    input_name: str
+    output_name: str
+    input_shape: list[int]
+    operators: dict[str, int]
+    proof: dict[str, Any]
+    tool: str = f"repvgg-deploy {__version__}"
+    created: str = field(default_factory=lambda: _now())
+
+
+@dataclass(frozen=True)
+class EngineArtifact:
+    """A TensorRT engine: plain engine bytes. Shapes of the profile are [N, C, H, W].
+
+    ``targets`` are the GPUs it was built for (sm86, ... or the name of this machine's GPU).
+    """
+
+    file: str
+    sha256: str
+    source: Source
+    flavour: str
+    version: str
+    targets: list[str]
+    precision: str
+    profile: dict[str, list[int]]
+    input_name: str
+    output_name: str
+    tool: str = f"repvgg-deploy {__version__}"
+    created: str = field(default_factory=lambda: _now())
+
+
+A = TypeVar("A", FusedArtifact, OnnxArtifact, EngineArtifact)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def source_of(path: Path) -> Source:
+    """A file as the source of the next artifact."""
+    return Source(str(path.resolve()), sha256_file(path))
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def store(path: Path, write: Callable[[Path], None], describe: Callable[[str], A]) -> A:
+    """Write an artifact and its sidecar, both or neither.
+
+    ``write`` fills the file at the path it is given; ``describe`` makes the artifact's record
+    from the SHA-256 of what was written.
+    """
+    with whole_file(sidecar_path(path)) as sidecar, whole_file(path) as temporary:
+        write(temporary)
+        artifact = describe(sha256_file(temporary))
+        record = {"schema": SCHEMA, **dataclasses.asdict(artifact)}
+        sidecar.write_text(json.dumps(record, indent=2) + "\n")
+    return artifact
+
+
+def read_sidecar(path: Path, kind: type[A]) -> A:
+    """The sidecar of ``path``, checked against the file's bytes.
+
+    Raises:
+        UserError: no file, no sidecar, a damaged sidecar, or a file that changed since.
+    """
+    sidecar = sidecar_path(path)
+    try:
+        data = json.loads(sidecar.read_text())
+        data.pop("schema")
+        artifact = kind(**{**data, "source": Source(**data["source"])})
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: no such file; run the step that makes it again."
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{sidecar}: is damaged ({error}); run the step that makes it again."
+        ) from error
+    if not path.exists() or sha256_file(path) != artifact.sha256:
+        raise UserError(
+            f"{path}: is not the file that {sidecar.name} describes; run the step that makes it again."
+        )
+    return artifact

@@ -1,0 +1,1 @@
+"""Honest benchmarking: interleaved, with the spread and the environment."""

@@ -1,0 +1,1 @@
+"""Checkpoint files in: an untrusted file becomes a checked state dict."""

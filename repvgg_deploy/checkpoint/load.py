@@ -1,0 +1,114 @@
+"""Checkpoint file -> state dict. Files are untrusted: nothing in one is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import sha256_file
+from .unwrap import unwrap
+
+_PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the zip format
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict and where it came from.
+
+    ``wrapper`` says how it was held in the file, e.g. ``state_dict, prefix module.``.
+    """
+
+    path: Path
+    sha256: str
+    wrapper: str
+    state: dict[str, Tensor]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a ``.pth`` / ``.pt`` (``weights_only=True``) or ``.safetensors`` checkpoint.
+
+    The format is told from the content, not from the name.
+
+    Raises:
+        UserError: missing, a folder, empty, truncated, not a checkpoint, holds code, has an
+            unknown wrapper, or NaN or infinity in a tensor.
+    """
+    kind = _sniff(path)
+    with ThreadPoolExecutor(1) as pool:  # the hash is for the lineage; reading goes on beside it
+        digest = pool.submit(sha256_file, path)
+        content = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
+        state, wrapper = unwrap(content, path)
+        _check_finite(state, path)
+        return Checkpoint(path, digest.result(), wrapper, state)
+
+
+def _sniff(path: Path) -> str:
+    """``torch`` or ``safetensors``, from the first bytes."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give the path of a training checkpoint.")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the checkpoint file inside it.")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; check its permissions."
+        ) from error
+    if not head:
+        raise UserError(f"{path}: is empty; copy or download the checkpoint again.")
+    if head[:2] == b"PK" or head[:2] == _PICKLE_PROTOCOL_2:
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    raise UserError(
+        f"{path}: is neither a PyTorch checkpoint nor a safetensors file; "
+        "give a file that torch.save or safetensors wrote."
+    )
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: holds Python objects beside tensors, and loading them could run code from "
+            "the file; save model.state_dict() where the file was made, and give that."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: is truncated or damaged; copy or download the checkpoint again."
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path}: is truncated or damaged ({error}); copy or download the checkpoint again."
+        ) from error
+
+
+def _check_finite(state: dict[str, Tensor], path: Path) -> None:
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"{path}: {key} holds NaN or infinity; the training diverged or the file is "
+                "damaged, so use an earlier checkpoint."
+            )
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise UserError(
+                f"{path}: {key} holds a negative variance, which no training produces; the file "
+                "is damaged, so copy or download it again."
+            )

@@ -1,0 +1,67 @@
+"""The state dict inside a checkpoint: known wrappers opened, known prefixes taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError
+
+#: Keys under which projects store a state dict, in the order in which they are tried.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
+#: What DataParallel / DistributedDataParallel and torch.compile put before every key.
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict in ``content`` and how it was held, e.g. ``state_dict, prefix module.``.
+
+    Raises:
+        UserError: no state dict under any known wrapper.
+    """
+    opened: list[str] = []
+    while not _is_state_dict(content):
+        name = _known_wrapper(content)
+        if name is None:
+            raise UserError(f"{path}: {_unknown(content)}")
+        opened.append(name)
+        content = content[name]
+    state = dict(content)
+    for prefix in _prefixes(state):
+        opened.append(f"prefix {prefix}")
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state, ", ".join(opened) or "bare state dict"
+
+
+def _is_state_dict(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
+
+
+def _known_wrapper(content: Any) -> str | None:
+    if not isinstance(content, Mapping):
+        return None
+    return next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
+    """The known prefixes that all keys share, outermost first."""
+    keys, found = list(state), []
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), None):
+        found.append(prefix)
+        keys = [key.removeprefix(prefix) for key in keys]
+    return found
+
+
+def _unknown(content: Any) -> str:
+    advice = f"save it bare or under one of {', '.join(WRAPPERS)}"
+    if isinstance(content, Mapping):
+        keys = ", ".join(map(repr, list(content)[:6])) or "none"
+        return f"no state dict found (its keys: {keys}); {advice}."
+    return f"holds a {type(content).__name__} and no state dict; {advice}."

@@ -1,0 +1,76 @@
+"""repvgg-deploy bench"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .console import made, print_json, say, spinner
+
+
+@click.command("bench")
+@click.option(
+    "--batch",
+    "batches",
+    type=options.IntList(),
+    default="1",
+    show_default=True,
+    help="Batch sizes.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds for each runtime and batch size; every network runs at least twice.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: one a core]")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=click.Choice(["torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda"]),
+    help="Measure on this runtime only; may be repeated. [default: all that are usable]",
+)
+@options.image_size
+@options.model
+@options.engines
+@options.as_json
+def command(
+    batches: list[int],
+    duration: float,
+    threads: int | None,
+    runtimes: tuple[str, ...],
+    image_size: tuple[int, int] | None,
+    model: str | None,
+    engines: Path,
+    as_json: bool,
+) -> None:
+    """Measure latency and throughput, fused against unfused, interleaved in one process.
+
+    The unfused network appears raw and with conv-BN folded, which any deployment has anyway.
+    Image size: --size, else that of the exported ONNX model, else as export chooses it.
+    """
+    with spinner("loading") as elapsed:
+        from ..report.bench import bench_text
+        from ..steps.bench import bench_model
+        from ..workspace import Workspace
+        from .progress import bench_progress
+
+        folder = Workspace(engines).model(model)
+    with bench_progress() as progress:
+        result = bench_model(
+            folder,
+            batches=batches,
+            duration=duration,
+            threads=threads,
+            runtimes=list(runtimes) or None,
+            image_size=image_size,
+            progress=progress,
+        )
+    say(bench_text(result))
+    made(result.path, elapsed, "every sample kept")
+    if as_json:
+        print_json(result.to_dict())

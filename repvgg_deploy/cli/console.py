@@ -1,0 +1,62 @@
+"""What humans read goes to stderr, so that stdout is free for results and --json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def say(line: str) -> None:
+    """A line for the human."""
+    click.echo(line, err=True)
+
+
+def print_json(data: Any) -> None:
+    """A result for a machine, on stdout."""
+    click.echo(json.dumps(data, indent=2))
+
+
+def size_text(path: Path) -> str:
+    """``33.2 MB`` (decimal, as file managers count)."""
+    size = float(path.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __str__(self) -> str:
+        return f"{time.perf_counter() - self._start:.1f} s"
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[Stopwatch]:
+    """A sign of life with the elapsed time, where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(text), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        bar.add_task(text)
+        yield Stopwatch()
+
+
+def made(path: Path, elapsed: Stopwatch, verdict: str) -> None:
+    """The line that ends a step: what was made, how large, how long it took, the verdict."""
+    say(f"{path}  {size_text(path)}  {elapsed}  {verdict}")

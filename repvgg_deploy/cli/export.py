@@ -1,0 +1,100 @@
+"""repvgg-deploy export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .console import made, print_json, say, spinner
+
+
+@click.command("export")
+@click.option("--onnx", "want_onnx", is_flag=True, help="Write an ONNX model.")
+@click.option(
+    "--trt",
+    type=click.Choice(["fp32", "fp16"]),
+    help="Build a TensorRT engine of this precision, by way of an ONNX model of it.",
+)
+@click.option("--fp16", is_flag=True, help="Write the ONNX model of --onnx in half precision.")
+@click.option(
+    "--opset", type=click.IntRange(min=13), default=17, show_default=True, help="ONNX opset."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the batch size. [default: dynamic]")
+@options.image_size
+@click.option(
+    "--profile",
+    type=options.IntList(),
+    default="1,32,128",
+    show_default=True,
+    help="Smallest, tuned-for and largest batch of the engine.",
+)
+@click.option(
+    "--target",
+    help="GPUs to build a TensorRT-RTX engine for, e.g. sm86,sm89. [default: all possible]",
+)
+@options.model
+@options.engines
+@options.as_json
+def command(
+    want_onnx: bool,
+    trt: str | None,
+    fp16: bool,
+    opset: int,
+    batch: int | None,
+    image_size: tuple[int, int] | None,
+    profile: list[int],
+    target: str | None,
+    model: str | None,
+    engines: Path,
+    as_json: bool,
+) -> None:
+    """Write the fused network as ONNX, and build a TensorRT engine from it.
+
+    The ONNX model is simplified, checked by ONNX, and run in ONNX Runtime against torch. TensorRT
+    builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. Image
+    size: --size, else the size the variant was published at, else 224.
+    """
+    if not want_onnx and trt is None:
+        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
+    if fp16 and not want_onnx:
+        raise click.UsageError("--fp16 is the precision of --onnx; give both.")
+    if len(profile) != 3 or sorted(profile) != profile:
+        raise click.BadParameter(
+            "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
+        )
+
+    from dataclasses import asdict
+
+    from ..engine.build import Profile
+    from ..engine.flavour import choose_flavour
+    from ..report.proof import check_line
+    from ..report.text import counts_text
+    from ..steps.export import export_engine, export_onnx
+    from ..workspace import Workspace
+
+    folder = Workspace(engines).model(model)
+    onnx_precision = {"fp16" if fp16 else "fp32"} if want_onnx else set()
+    results = {}
+    for precision in sorted(onnx_precision | ({trt} if trt else set()), reverse=True):
+        with spinner(f"writing {precision} ONNX") as elapsed:
+            results[precision] = result = export_onnx(
+                folder, precision=precision, opset=opset, image_size=image_size, batch=batch
+            )
+        say(f"{result.path.name}: before onnxsim {counts_text(result.before)}")
+        say(f"{result.path.name}: after onnxsim  {counts_text(result.after)}")
+        say(f"{result.path.name}: {check_line(result.checks)}")
+        made(result.path, elapsed, f"{precision}, opset {opset}, checked")
+    artifacts = [asdict(result.artifact) for result in results.values()]
+    if trt is not None:
+        flavour = choose_flavour()
+        with spinner(f"building the {flavour.name} engine") as elapsed:
+            asked = target.lower().split(",") if target else []
+            engine = export_engine(folder, results[trt], flavour, Profile(*profile), asked)
+        say(f"{flavour.name} {flavour.version}: {engine.reason}")
+        targets = ", ".join(engine.artifact.targets)
+        made(engine.path, elapsed, f"{trt} for {targets}; built, not run")
+        artifacts.append(asdict(engine.artifact))
+    if as_json:
+        print_json(artifacts)

@@ -1,0 +1,58 @@
+"""The command group, and the one place that turns errors into a sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import UserError
+
+#: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
+COMMANDS = ("fuse", "verify", "export", "bench", "models", "doctor", "demo")
+
+
+class Pipeline(click.Group):
+    """Imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{name}", __package__)
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=Pipeline, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="repvgg-deploy")
+def cli() -> None:
+    """Take a RepVGG training checkpoint to a deployed network, and prove every step.
+
+    \b
+    repvgg-deploy fuse ckpt.pth
+    repvgg-deploy export --onnx --trt fp16
+    repvgg-deploy bench --batch 128
+
+    Each command takes up what the one before left in engines/. Exit codes: 0 done, 1 error,
+    2 wrong usage, 3 it ran but the check failed.
+    """
+
+
+def main() -> None:
+    """Entry point of the ``repvgg-deploy`` command."""
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; nothing was left half-written.", err=True)
+        sys.exit(1)
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

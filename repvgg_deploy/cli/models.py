@@ -1,0 +1,27 @@
+"""repvgg-deploy models"""
+
+from __future__ import annotations
+
+import click
+
+from . import options
+from .console import print_json
+
+
+@click.command("models")
+@options.as_json
+def command(as_json: bool) -> None:
+    """Print the zoo: parameters, multiply-adds and published accuracy of every variant.
+
+    Parameters and multiply-adds are counted by walking the networks; top-1 is the authors' figure.
+    """
+    from dataclasses import asdict
+
+    from ..report.models import models_text
+    from ..steps.models import count_zoo
+
+    rows = count_zoo()
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        click.echo(models_text(rows))

@@ -1,0 +1,67 @@
+"""Options that more than one command has, each defined once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """``224`` or ``HEIGHTxWIDTH`` as (height, width)."""
+
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if match is None or int(match[1]) == 0 or match[2] == "0":
+            self.fail(f"{value!r} is no image size; write 224 or 256x192.", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class IntList(click.ParamType[list[int]]):
+    """``1,8,32`` as a list of positive numbers."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        if isinstance(value, list):
+            return value
+        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+            self.fail(f"{value!r} is no list of positive numbers such as 1,8,32.", param, ctx)
+        return [int(part) for part in value.split(",")]
+
+
+engines = click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("engines"),
+    show_default=True,
+    help="Workspace folder that the commands share.",
+)
+model = click.option("--model", help="Model in the workspace. [default: the one fused last]")
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the proof runs; auto: the GPU where torch can use one.",
+)
+images = click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Real images for the proof, [N, C, H, W], preprocessed: .npy, or .npz with an array x. "
+    "[default: seeded noise and extremes]",
+)
+image_size = click.option("--size", "image_size", type=ImageSize(), help="Image size in pixels.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)

@@ -1,0 +1,56 @@
+"""repvgg-deploy verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .console import print_json, say, spinner
+
+
+@click.command("verify")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@options.images
+@options.device
+@options.model
+@options.engines
+@options.as_json
+def command(
+    files: tuple[Path, ...],
+    images: Path | None,
+    device: str,
+    model: str | None,
+    engines: Path,
+    as_json: bool,
+) -> None:
+    """Prove that two FILES hold the same network: checkpoint, fused weights or ONNX.
+
+    Without FILES, everything that the workspace holds for the current model is held against its
+    training checkpoint. Exit code 3 where a proof fails.
+    """
+    if len(files) not in (0, 2):
+        raise click.UsageError("give two files, or none for the current model.")
+    with spinner("verifying") as elapsed:
+        from ..errors import CheckFailed
+        from ..report.proof import verdict_dict, verdict_lines
+        from ..steps.verify import verify_model, verify_pair
+        from ..workspace import Workspace
+
+        if files:
+            verdicts = [verify_pair(files[0], files[1], device, images)]
+        else:
+            verdicts = verify_model(Workspace(engines).model(model), device, images)
+    for verdict in verdicts:
+        for line in verdict_lines(verdict):
+            say(line)
+    if as_json:
+        print_json([verdict_dict(verdict) for verdict in verdicts])
+    failed = [verdict for verdict in verdicts if verdict.failures]
+    if failed:
+        raise CheckFailed(
+            f"{failed[0].candidate}: is not the network of {failed[0].reference}: "
+            f"{failed[0].failures[0]}."
+        )
+    say(f"{len(verdicts)} of {len(verdicts)} proofs passed  {elapsed}")

@@ -1,0 +1,1 @@
+"""Images in: bundled demo data and sample files."""

@@ -1,0 +1,1 @@
+"""ONNX -> TensorRT or TensorRT-RTX engine, strongly typed."""

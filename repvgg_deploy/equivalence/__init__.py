@@ -1,0 +1,1 @@
+"""Is the new network the old one? Answered by arithmetic, without a magic tolerance."""

@@ -1,0 +1,128 @@
+"""The proof that a fused network is the training network: block by block and end to end.
+
+Both networks walk the blocks side by side, the training form in float64 (the truth) and float32,
+the deploy form in float32. Only one block at a time is held in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.network import RepVGG, RepVGGBlock
+from ..runners.torch_network import exact_math
+from .compare import RATIO_LIMIT, Comparison, compare
+
+#: The algebra is exact, so in float64 only rounding may remain (relative to the branches).
+EXACT_LIMIT = 1e-10
+
+_TINY = float(np.finfo(float).tiny)
+
+#: block name -> its kernel and bias folded in float64
+Fold = Callable[[str], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """``algebra`` maps a block to the relative error of its float64 fold (empty: not asked)."""
+
+    blocks: tuple[Comparison, ...]
+    end_to_end: Comparison
+    algebra: dict[str, float]
+    device: str
+
+    @property
+    def worst_block(self) -> Comparison:
+        return max(self.blocks, key=lambda block: block.ratio)
+
+    @property
+    def worst_algebra(self) -> float | None:
+        return max(self.algebra.values(), default=None)
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each thing that does not hold; empty where the proof passes."""
+        lines = [f"{c.name}: {c.reason}" for c in (*self.blocks, self.end_to_end) if not c.passed]
+        lines += [
+            f"{name}: folded in float64 it differs by {error:.1e}, more than {EXACT_LIMIT:g}"
+            for name, error in self.algebra.items()
+            if not error <= EXACT_LIMIT
+        ]
+        return lines
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed, "failures": self.failures}
+
+
+def prove_fusion(
+    train: RepVGG,
+    deploy: RepVGG,
+    samples: NDArray[np.float32],
+    device: torch.device,
+    fold: Fold | None = None,
+    limit: float = RATIO_LIMIT,
+) -> Proof:
+    """Compare two float32 networks of one architecture on ``samples``, [N, C, H, W].
+
+    With ``fold`` every block's float64 fold is held against its branches as well.
+    """
+    comparisons: list[Comparison] = []
+    algebra: dict[str, float] = {}
+    train, deploy = train.to(device).eval(), deploy.to(device).eval()
+    with exact_math():
+        reference = candidate = torch.from_numpy(samples).to(device)
+        truth = reference.double()
+        for (name, block), (_, fused) in zip(train.chain, deploy.chain, strict=True):
+            exact = copy.deepcopy(block).double()
+            branches = exact.branches(truth)
+            linear, given = torch.stack(branches).sum(0), truth.float()
+            comparisons.append(
+                compare(
+                    name,
+                    linear.cpu().numpy(),
+                    block.linear(given).cpu().numpy(),
+                    fused.linear(given).cpu().numpy(),
+                    limit=limit,
+                )
+            )
+            if fold is not None:
+                output = _convolve(fused, truth, *fold(name))
+                largest = max(float(branch.abs().max()) for branch in branches)
+                algebra[name] = float((output - linear).abs().max()) / max(largest, _TINY)
+            truth, reference, candidate = (
+                exact.activation(linear),
+                block(reference),
+                fused(candidate),
+            )
+        end_to_end = compare(
+            "end to end",
+            _logits(copy.deepcopy(train.linear).double(), truth),
+            _logits(train.linear, reference),
+            _logits(deploy.linear, candidate),
+            limit=limit,
+        )
+    return Proof(tuple(comparisons), end_to_end, algebra, str(device))
+
+
+def _logits(linear: nn.Module, features: Tensor) -> NDArray[Any]:
+    logits: Tensor = linear(features.mean((2, 3)))
+    return np.asarray(logits.cpu().numpy())
+
+
+def _convolve(fused: RepVGGBlock, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """A fused block's convolution with another kernel and bias, in the dtype of ``x``."""
+    conv = fused.rbr_reparam
+    kernel, bias = kernel.to(x), bias.to(x)
+    return F.conv2d(x, kernel, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

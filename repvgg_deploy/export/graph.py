@@ -1,0 +1,130 @@
+"""A RepVGG module written as an ONNX graph, node by node.
+
+The network is made of six operators, so it is written straight from the module: no tracing, so no
+shape is frozen and any opset can be asked for. (torch.onnx.export's current exporter starts at
+opset 18 and takes longer than all of ``export`` does; its older one is deprecated.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from .. import __version__
+from ..models.network import RepVGG, RepVGGBlock, SqueezeExcite
+
+INPUT, OUTPUT = "input", "logits"
+DEFAULT_OPSET = 17
+_ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+_NUMPY = {"fp32": np.float32, "fp16": np.float16}
+
+
+class _Writer:
+    """Nodes and initializers of a graph that is being written."""
+
+    def __init__(self, precision: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._dtype = _NUMPY[precision]
+
+    def op(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node and return the name of its output."""
+        output = f"{name}/{kind}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def weights(self, name: str, module: nn.Module, *leaves: str) -> list[str]:
+        """Store tensors of a module under their state-dict keys and return those."""
+        keys = [f"{name}.{leaf}" for leaf in leaves if getattr(module, leaf) is not None]
+        for key, leaf in zip(keys, leaves, strict=False):
+            tensor: Tensor = getattr(module, leaf)
+            array = tensor.detach().cpu().numpy().astype(self._dtype)
+            self.initializers.append(numpy_helper.from_array(array, key))
+        return keys
+
+    def conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
+        assert not isinstance(conv.padding, str)
+        top, left = conv.padding
+        return self.op(
+            "Conv", name, x, *self.weights(name, conv, "weight", "bias"),
+            kernel_shape=conv.kernel_size, strides=conv.stride, pads=[top, left, top, left],
+            dilations=conv.dilation, group=conv.groups,
+        )  # fmt: skip
+
+    def norm(self, name: str, norm: nn.Module, x: str) -> str:
+        if isinstance(norm, nn.Identity):  # folded into the convolution before it
+            return x
+        leaves = self.weights(name, norm, "weight", "bias", "running_mean", "running_var")
+        return self.op("BatchNormalization", name, x, *leaves, epsilon=norm.eps)
+
+    def squeeze_excite(self, name: str, se: SqueezeExcite, x: str) -> str:
+        scale = self.op("GlobalAveragePool", name, x)
+        scale = self.op("Relu", f"{name}.down", self.conv(f"{name}.down", se.down, scale))
+        scale = self.op("Sigmoid", name, self.conv(f"{name}.up", se.up, scale))
+        return self.op("Mul", name, x, scale)
+
+    def linear(self, name: str, block: RepVGGBlock, x: str) -> str:
+        if block.form == "deploy":
+            return self.conv(f"{name}.rbr_reparam", block.rbr_reparam, x)
+        outputs = []
+        for branch in ("rbr_dense", "rbr_1x1"):
+            conv, norm = block.get_submodule(branch).children()
+            assert isinstance(conv, nn.Conv2d)
+            output = self.conv(f"{name}.{branch}.conv", conv, x)
+            outputs.append(self.norm(f"{name}.{branch}.bn", norm, output))
+        total = self.op("Add", f"{name}.1", *outputs)
+        if block.identity is None:
+            return total
+        identity = self.norm(f"{name}.rbr_identity", block.identity, x)
+        return self.op("Add", f"{name}.2", total, identity)
+
+    def block(self, name: str, block: RepVGGBlock, x: str) -> str:
+        x, se = self.linear(name, block, x), block.squeeze_excite
+        if se is not None and not block.se_after_relu:
+            x = self.squeeze_excite(f"{name}.se", se, x)
+        x = self.op("Relu", name, x)
+        if se is not None and block.se_after_relu:
+            x = self.squeeze_excite(f"{name}.post_se", se, x)
+        return x
+
+
+def to_onnx(
+    network: RepVGG,
+    image_size: tuple[int, int],
+    *,
+    precision: str = "fp32",
+    batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> onnx.ModelProto:
+    """Write a network, in training or deploy form, as an ONNX model.
+
+    Input ``input`` [batch, C, height, width], output ``logits`` [batch, classes], both in
+    ``precision`` like every weight; ``image_size`` is (height, width), ``batch`` None: dynamic.
+    """
+    writer = _Writer(precision)
+    x = INPUT
+    for name, block in network.chain:
+        x = writer.block(name, block, x)
+    x = writer.op("Flatten", "head", writer.op("GlobalAveragePool", "head", x), axis=1)
+    weights = writer.weights("linear", network.linear, "weight", "bias")
+    writer.nodes.append(
+        helper.make_node("Gemm", [x, *weights], [OUTPUT], name="linear/Gemm", transB=1)
+    )
+
+    size = "batch" if batch is None else batch
+    spec, element = network.spec, _ELEMENT[precision]
+    inputs = [helper.make_tensor_value_info(INPUT, element, [size, spec.in_channels, *image_size])]
+    outputs = [helper.make_tensor_value_info(OUTPUT, element, [size, spec.num_classes])]
+    graph = helper.make_graph(writer.nodes, "repvgg", inputs, outputs, writer.initializers)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(
+        graph,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="repvgg-deploy",
+        producer_version=__version__,
+    )

@@ -1,0 +1,82 @@
+"""Files on disk: hashed in blocks, and written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UserError
+
+_CAUSES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EPERM: "permission denied; choose a folder that you may write to",
+    errno.ENOTDIR: "a part of that path is a file; choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+}
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_error(path: Path, error: OSError) -> UserError:
+    """``error`` as one sentence that names the file."""
+    cause = _CAUSES.get(error.errno or 0, f"{error.strerror or error}; choose another folder")
+    return UserError(f"{path}: cannot be written: {cause}.")
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents; UserError where that is not allowed."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync it and rename it to ``path``.
+
+    On any failure, Ctrl-C included, the temporary file goes and what stood at ``path`` stays.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise write_error(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's umask, which mkstemp's private mode would otherwise override."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,27 @@
+"""The unfused network with what every exporter folds already: batch norm into its convolution."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .network import RepVGG
+
+
+def fold_conv_bn(network: RepVGG) -> RepVGG:
+    """A copy of a training-form network whose 3x3 and 1x1 branches are one convolution each.
+
+    The branches stay parallel and the identity keeps its batch norm: this is the fair baseline
+    for re-parameterization, since conv-BN folding is what any deployment has without it.
+    """
+    folded = copy.deepcopy(network)
+    for _, block in folded.chain:
+        for branch in ("rbr_dense", "rbr_1x1"):
+            conv, norm = block.get_submodule(branch).children()
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            fused = fuse_conv_bn_eval(conv, norm)
+            setattr(block, branch, nn.Sequential(OrderedDict(conv=fused, bn=nn.Identity())))
+    return folded

@@ -1,0 +1,133 @@
+"""The architecture of a RepVGG or RepVGGplus network, read off the shapes of its state dict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import UserError
+from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, Form, block_name
+
+State = Mapping[str, Tensor]
+_BLOCK_KEY = {
+    "repvgg": re.compile(r"(stage[1-4])\.(\d+)\."),
+    "repvggplus": re.compile(r"(stage(?:1|2|3_first|3_second|4))\.blocks\.(\d+)\."),
+}
+_KERNEL: dict[Form, str] = {"train": "rbr_dense.conv.weight", "deploy": "rbr_reparam.weight"}
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What the keys and shapes say; every key of the state dict is accounted for."""
+
+    spec: ArchSpec
+    form: Form
+
+
+def infer(state: State, eps: float) -> Inferred:
+    """Read family, form and architecture off a state dict in the official key layout.
+
+    Raises:
+        UserError: not a RepVGG; blocks of both forms; a block, branch or head missing; shapes
+            that do not follow from one another.
+    """
+    form = _form(state)
+    family: Family = "repvggplus" if any(".blocks." in key for key in state) else "repvgg"
+    blocks: list[BlockSpec] = []
+    for name, stride in _layout(state, family):
+        before = blocks[-1].out_channels if blocks else None
+        blocks.append(_block(state, name, stride, before, form, family))
+    classes = _classes(state, blocks[-1].out_channels)
+    aux = AUX_STAGES if family == "repvggplus" else ()
+    aux = tuple(stage for stage in aux if f"{stage}_aux.3.weight" in state)
+    return Inferred(ArchSpec(family, tuple(blocks), classes, aux, eps), form)
+
+
+def _form(state: State) -> Form:
+    trained = [key for key in state if ".rbr_dense." in key]
+    fused = [key for key in state if ".rbr_reparam." in key]
+    if trained and fused:
+        raise UserError(
+            f"a mixture of fused ({fused[0]}) and unfused ({trained[0]}) blocks; "
+            "use the checkpoint as training saved it."
+        )
+    if not trained and not fused:
+        seen = ", ".join(list(state)[:3])
+        raise UserError(
+            f"no RepVGG blocks found (keys start with {seen}); fuse reads official RepVGG and "
+            "RepVGGplus checkpoints, whose blocks have rbr_dense, rbr_1x1 and rbr_identity."
+        )
+    return "deploy" if fused else "train"
+
+
+def _layout(state: State, family: Family) -> list[tuple[str, int]]:
+    """(block name, stride) in execution order, from the block indices present in each stage."""
+    found: dict[str, set[int]] = {stage: set() for stage in STAGES[family]}
+    for key in state:
+        if match := _BLOCK_KEY[family].match(key):
+            found[match[1]].add(int(match[2]))
+    layout = [("stage0", 2)]
+    for stage, first_stride in STAGES[family].items():
+        indices = sorted(found[stage])
+        if not indices or indices != list(range(len(indices))):
+            raise UserError(
+                f"{stage} has the blocks {indices}, which leaves a gap; the file is damaged or "
+                "holds a part of a network, so use the whole checkpoint."
+            )
+        for index in indices:
+            layout.append((block_name(family, stage, index), first_stride if index == 0 else 1))
+    return layout
+
+
+def _block(
+    state: State, name: str, stride: int, before: int | None, form: Form, family: Family
+) -> BlockSpec:
+    key = f"{name}.{_KERNEL[form]}"
+    if key not in state:
+        raise UserError(f"block {name}: {_KERNEL[form]} is missing; use the whole checkpoint.")
+    shape = tuple(state[key].shape)
+    if len(shape) != 4 or shape[2:] != (3, 3):
+        raise UserError(f"{key} has shape {shape}, not [out, in, 3, 3]; this is no RepVGG block.")
+    out, per_group = shape[:2]
+    cin = per_group if before is None else before
+    if cin % per_group or out % (cin // per_group):
+        raise UserError(
+            f"{key} has shape {shape}, which does not fit the {cin} channels that come before it; "
+            "the file is damaged or mixes two networks."
+        )
+    se = "post_se" if family == "repvggplus" else "se"
+    squeeze = state.get(f"{name}.{se}.down.weight")
+    squeezed = 0 if squeeze is None else squeeze.shape[0]
+    block = BlockSpec(name, cin, out, stride, cin // per_group, squeezed)
+    if form == "train":
+        _check_identity(state, block)
+    return block
+
+
+def _check_identity(state: State, block: BlockSpec) -> None:
+    present = f"{block.name}.rbr_identity.weight" in state
+    if block.has_identity and not present:
+        raise UserError(
+            f"block {block.name}: rbr_identity is missing, but a RepVGG block with "
+            f"{block.in_channels} channels in and out at stride 1 has one; use the checkpoint as "
+            "training saved it."
+        )
+    if present and not block.has_identity:
+        raise UserError(
+            f"block {block.name}: has an identity branch where its shapes or its stride "
+            f"({block.stride}) allow none; this is no RepVGG network in the official layout."
+        )
+
+
+def _classes(state: State, channels: int) -> int:
+    head = state.get("linear.weight")
+    if head is None or head.ndim != 2 or head.shape[1] != channels:
+        found = "missing" if head is None else f"of shape {tuple(head.shape)}"
+        raise UserError(
+            f"linear.weight is {found}, but the last block has {channels} channels; fuse needs "
+            "the whole classification network."
+        )
+    return head.shape[0]

@@ -1,0 +1,102 @@
+"""What a RepVGG network is, as plain values: no torch, no weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Family = Literal["repvgg", "repvggplus"]
+Form = Literal["train", "deploy"]
+
+#: Stage modules in execution order, with the stride of each stage's first block.
+#: RepVGGplus splits stage 3 in two halves, so the second half starts at stride 1.
+STAGES: dict[Family, dict[str, int]] = {
+    "repvgg": {"stage1": 2, "stage2": 2, "stage3": 2, "stage4": 2},
+    "repvggplus": {"stage1": 2, "stage2": 2, "stage3_first": 2, "stage3_second": 1, "stage4": 2},
+}
+
+#: RepVGGplus stages that carry an auxiliary classifier in training.
+AUX_STAGES: tuple[str, ...] = ("stage1", "stage2", "stage3_first")
+
+#: torch's BatchNorm2d default, used by both official families; no state dict holds it.
+OFFICIAL_EPS = 1e-5
+
+
+def block_name(family: Family, stage: str, index: int) -> str:
+    """Module path of a block, as the official code names it."""
+    return f"{stage}.blocks.{index}" if family == "repvggplus" else f"{stage}.{index}"
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One RepVGG block: 3x3 (+ 1x1 + identity), optional squeeze-excitation, ReLU.
+
+    ``se_channels`` is the squeezed width, 0 where the block has no squeeze-excitation.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    stride: int
+    groups: int = 1
+    se_channels: int = 0
+
+    @property
+    def has_identity(self) -> bool:
+        """An identity branch exists where shapes allow it (RepVGG paper, section 3.2)."""
+        return self.in_channels == self.out_channels and self.stride == 1
+
+    @property
+    def stage(self) -> str:
+        return self.name.split(".", 1)[0]
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """A whole network: its blocks in execution order, then pooling and a linear classifier.
+
+    The family says where squeeze-excitation stands: before the ReLU in ``repvgg`` (D2se),
+    after it in ``repvggplus`` (L2pse).
+    """
+
+    family: Family
+    blocks: tuple[BlockSpec, ...]
+    num_classes: int
+    aux_stages: tuple[str, ...] = ()
+    eps: float = OFFICIAL_EPS
+
+    @property
+    def in_channels(self) -> int:
+        return self.blocks[0].in_channels
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each stage after stage 0."""
+        return tuple(len(self._stage(stage)) for stage in STAGES[self.family])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of stage 0 and of each stage after it."""
+        stages = [self._stage(stage)[-1] for stage in STAGES[self.family]]
+        return tuple(block.out_channels for block in (self.blocks[0], *stages))
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The distinct group counts in use, ascending."""
+        return tuple(sorted({block.groups for block in self.blocks}))
+
+    @property
+    def has_se(self) -> bool:
+        return any(block.se_channels for block in self.blocks)
+
+    def _stage(self, stage: str) -> list[BlockSpec]:
+        return [block for block in self.blocks if block.stage == stage]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, the inverse of :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ArchSpec:
+        blocks = tuple(BlockSpec(**block) for block in data["blocks"])
+        return cls(**{**data, "blocks": blocks, "aux_stages": tuple(data["aux_stages"])})

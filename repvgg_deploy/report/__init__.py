@@ -1,0 +1,1 @@
+"""Results as text; formatting lives only here."""

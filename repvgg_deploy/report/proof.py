@@ -1,0 +1,65 @@
+"""Proofs in words and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..equivalence.compare import Comparison
+    from ..equivalence.proof import Proof
+    from ..steps.verify import Verdict
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """Block by block and end to end, each as a multiple of the reference's own rounding error."""
+    worst, end = proof.worst_block, proof.end_to_end
+    lines = [
+        f"proof on {proof.device}, {end.samples} samples: error relative to the training network's "
+        f"own float32 rounding error (limit {end.limit:g}):",
+        f"  worst of {len(proof.blocks)} blocks {worst.ratio:.2f} ({worst.name}), "
+        f"end to end {end.ratio:.2f}; max |difference| {end.max_abs:.1e}",
+    ]
+    if proof.worst_algebra is not None:
+        lines.append(f"  folded in float64, the worst block differs by {proof.worst_algebra:.1e}")
+    return lines
+
+
+def check_line(checks: Sequence[Comparison]) -> str:
+    """ONNX Runtime against torch at several batch sizes."""
+    sizes = ", ".join(check.name.removeprefix("batch ") for check in checks)
+    worst = max(checks, key=lambda check: check.ratio)
+    return (
+        f"in ONNX Runtime at batch {sizes}: worst error {worst.ratio:.2f} times torch's own "
+        f"{worst.precision} rounding error (limit {worst.limit:g}), SQNR {worst.sqnr_db:.0f} dB"
+    )
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """One pair: the verdict, the proof's lines or the end-to-end figures."""
+    word = "FAILED" if verdict.failures else "passed"
+    head = f"{verdict.candidate} against {verdict.reference}: {word}"
+    if verdict.proof is not None:
+        return [head, *proof_lines(verdict.proof)]
+    end = verdict.end_to_end
+    agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
+    return [
+        head,
+        f"  {end.samples} samples, {end.precision}: {end.reason};",
+        f"  max |difference| {end.max_abs:.1e}, SQNR {end.sqnr_db:.0f} dB, cosine {end.cosine:.9f}"
+        f"{agreement}",
+    ]
+
+
+def verdict_dict(verdict: Verdict) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        "reference": str(verdict.reference),
+        "candidate": str(verdict.candidate),
+        "device": verdict.device,
+        "passed": not verdict.failures,
+        "failures": verdict.failures,
+        "end_to_end": asdict(verdict.end_to_end),
+        "proof": None if verdict.proof is None else verdict.proof.to_dict(),
+    }

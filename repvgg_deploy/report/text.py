@@ -1,0 +1,26 @@
+"""Tables and short phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Aligned columns: the first ``left`` to the left, numbers after them to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+
+    def render(line: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([render(lines[0]), *map(render, lines[1:])])
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """``71 nodes: 22 Conv, 22 Relu, ...``"""
+    parts = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{sum(counts.values())} nodes: {parts}"

@@ -1,0 +1,1 @@
+"""Runners: one protocol, one file a runtime."""

@@ -1,0 +1,50 @@
+"""What an ONNX model takes and gives, read from its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from ..errors import UserError
+
+_PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+
+
+@dataclass(frozen=True)
+class OnnxInfo:
+    """``batch`` is None where it is dynamic; height and width are fixed."""
+
+    path: Path
+    precision: str
+    batch: int | None
+    channels: int
+    height: int
+    width: int
+
+
+def read_onnx_info(path: Path) -> OnnxInfo:
+    """Read the one image input of a classification model.
+
+    Raises:
+        UserError: no such file, not ONNX, or not one image in, [N, C, H, W].
+    """
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give the path of an ONNX model.") from error
+    except (DecodeError, OSError) as error:
+        raise UserError(f"{path}: is not an ONNX model, or damaged; export it again.") from error
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
+    precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
+    if len(inputs) != 1 or precision is None or len(shape) != 4 or 0 in shape[1:]:
+        raise UserError(
+            f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}; verify "
+            "takes models with one float image input [batch, C, H, W], C, H and W fixed."
+        )
+    return OnnxInfo(path, precision, shape[0] or None, shape[1], shape[2], shape[3])

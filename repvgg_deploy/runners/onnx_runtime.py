@@ -1,0 +1,49 @@
+"""An ONNX model on ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..optional import require
+from .protocol import Array
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OrtRunner:
+    """One session. ``threads`` 0: as many as ONNX Runtime likes."""
+
+    def __init__(self, model: Path | bytes, device: str = "cpu", threads: int = 0) -> None:
+        ort = require("onnxruntime")
+        provider = PROVIDERS[device]
+        if provider not in ort.get_available_providers():
+            raise UserError(f"ONNX Runtime has no {provider} here; run repvgg-deploy doctor.")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads of an idle session would go on spinning after its run and slow the next session
+        # down threefold: measured interleaved, every network would look as slow as that.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session = ort.InferenceSession(source, options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's own exception types have no common root
+            name = "the model" if isinstance(model, bytes) else model
+            raise UserError(f"{name}: ONNX Runtime cannot load it: {error}") from error
+        self.runtime = f"onnxruntime ({device})"
+        (self._input,) = self._session.get_inputs()
+        self._dtype = _DTYPES[self._input.type]
+
+    def load(self, batch: Array) -> None:
+        self._feed = {self._input.name: batch.astype(self._dtype)}
+
+    def step(self) -> None:
+        (self._logits,) = self._session.run(None, self._feed)
+
+    def output(self) -> NDArray[np.float64]:
+        return np.asarray(self._logits, dtype=np.float64)

@@ -1,0 +1,39 @@
+"""What every runtime looks like to the proof and to the benchmark."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Runner(Protocol):
+    """A network on a runtime. ``load`` places the input; ``step`` runs it and waits for the end."""
+
+    #: e.g. ``onnxruntime (cpu)``
+    runtime: str
+
+    def load(self, batch: Array) -> None:
+        """Place a batch, [N, C, H, W], where the runtime wants it."""
+
+    def step(self) -> None:
+        """One inference of the loaded batch, complete when this returns."""
+
+    def output(self) -> Array:
+        """Logits of the last step, [N, classes], float64."""
+
+
+def run(runner: Runner, samples: Array, batch: int | None = None) -> NDArray[np.float64]:
+    """Samples through a runner, ``batch`` at a time: [N, C, H, W] -> [N, classes] in float64.
+
+    ``batch`` None runs all at once; otherwise N has to be a multiple of it.
+    """
+    outputs = []
+    for start in range(0, len(samples), batch or len(samples)):
+        runner.load(samples[start : start + (batch or len(samples))])
+        runner.step()
+        outputs.append(runner.output())
+    return np.concatenate(outputs)

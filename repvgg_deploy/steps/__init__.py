@@ -1,0 +1,1 @@
+"""What each command does, as functions: they take values, call the stages, and return results."""

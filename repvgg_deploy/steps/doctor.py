@@ -1,0 +1,99 @@
+"""doctor: what is installed and usable here, and what each command would use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+from ..bench.environment import cpu_name
+from ..engine.flavour import choose_flavour, rtx_targets
+from ..errors import UserError
+from ..optional import available, install_line
+from .bench import runtimes_present
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``usable`` None: neither good nor bad; ``remedy``: the line that installs what is missing."""
+
+    part: str
+    usable: bool | None
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything that decides what this machine can do."""
+    findings = [
+        Finding("python", None, f"{platform.python_version()} on {platform.platform()}"),
+        Finding("cpu", None, f"{cpu_name()}, {os.cpu_count()} cores"),
+        *_torch(),
+        _onnxruntime(),
+        _tensorrt(),
+        _rtx(),
+        Finding("bench uses", True, ", ".join(runtimes_present())),
+    ]
+    try:
+        flavour = choose_flavour()
+        findings.append(Finding("export --trt uses", True, f"{flavour.name}: {flavour.reason}"))
+    except UserError as error:
+        findings.append(Finding("export --trt uses", False, f"nothing: {error}"))
+    return findings
+
+
+def _torch() -> list[Finding]:
+    torch = available("torch")
+    if torch is None:
+        return [Finding("torch", False, "does not import here", "pip install torch")]
+    cuda = torch.cuda.is_available()
+    if cuda:
+        name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        detail = f"{name}, sm{capability[0]}{capability[1]}, CUDA {torch.version.cuda}"
+    else:
+        detail = "torch sees no CUDA device, so proofs and benchmarks run on the CPU"
+    return [Finding("torch", True, str(torch.__version__)), Finding("cuda", cuda, detail)]
+
+
+def _onnxruntime() -> Finding:
+    installed = {name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)}
+    if len(installed) == 2:
+        return Finding(
+            "onnxruntime",
+            False,
+            "onnxruntime and onnxruntime-gpu are both installed; they overwrite each other's files",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_line('gpu')}",
+        )
+    ort = available("onnxruntime")
+    if ort is None:
+        return Finding("onnxruntime", False, "not installed", install_line("cpu"))
+    providers = ", ".join(
+        p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
+    )
+    return Finding("onnxruntime", True, f"{ort.__version__} with {providers}")
+
+
+def _tensorrt() -> Finding:
+    trt = available("tensorrt")
+    if trt is None:
+        return Finding("tensorrt", False, "not installed", install_line("tensorrt"))
+    pycuda = "with" if available("pycuda.driver") else "without"
+    return Finding("tensorrt", True, f"{trt.__version__}, {pycuda} a usable pycuda")
+
+
+def _rtx() -> Finding:
+    trt = available("tensorrt_rtx")
+    if trt is None:
+        return Finding("tensorrt-rtx", False, "not installed", install_line("rtx"))
+    return Finding(
+        "tensorrt-rtx", True, f"{trt.__version__}, builds for {', '.join(rtx_targets(trt))}"
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

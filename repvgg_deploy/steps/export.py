@@ -1,0 +1,169 @@
+"""export: the fused network becomes an ONNX model and a TensorRT engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact, Source, store
+from ..engine.build import Profile, build_engine
+from ..engine.flavour import Flavour, pick_targets
+from ..equivalence.compare import Comparison, compare
+from ..equivalence.samples import probe_inputs
+from ..errors import CheckFailed, UserError
+from ..export.graph import INPUT, OUTPUT, to_onnx
+from ..export.half import check_half_range
+from ..export.simplify import operators, simplify
+from ..models.spec import ArchSpec
+from ..models.zoo import ZOO, variant_name
+from ..runners.onnx_runtime import OrtRunner
+from ..runners.protocol import run
+from ..runners.torch_network import TorchRunner, exact_math
+from ..workspace import ModelFolder
+from .network import TORCH_DTYPE, NetworkFile, read_network
+
+#: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
+CHECKED_BATCHES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class OnnxResult:
+    """An ONNX model that passed; ``before`` and ``after`` count operators around onnxsim."""
+
+    path: Path
+    artifact: OnnxArtifact
+    before: dict[str, int]
+    after: dict[str, int]
+    checks: list[Comparison]
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    path: Path
+    artifact: EngineArtifact
+    reason: str
+
+
+def default_image_size(spec: ArchSpec) -> tuple[int, int]:
+    """(height, width) that a variant was published at, 224 for all others."""
+    variant = ZOO.get(variant_name(spec) or "")
+    size = variant.image_size if variant else 224
+    return size, size
+
+
+def export_onnx(
+    folder: ModelFolder,
+    *,
+    precision: str = "fp32",
+    opset: int,
+    image_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+) -> OnnxResult:
+    """Write ``<precision>.onnx``: simplified, checked by ONNX, and run against torch.
+
+    ``image_size`` is (height, width), ``batch`` None: dynamic.
+
+    Raises:
+        UserError: the opset is out of range, or ONNX Runtime is missing or refuses the model.
+        CheckFailed: the model is not faithful or not plain; nothing is written.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise UserError(f"opset {opset}: the installed onnx knows opsets up to {newest}.")
+    fused: FusedArtifact = folder.read_fused()
+    network = read_network(folder.fused)
+    height, width = image_size or default_image_size(network.spec)
+    raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
+    model = simplify(raw, network.spec.has_se)
+    path = folder.onnx(precision)
+    checks = _check(network, model, (height, width), precision, batch)
+    if failed := [check for check in checks if not check.passed]:
+        raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
+    artifact = store(
+        path,
+        lambda temporary: onnx.save(model, temporary),
+        lambda sha256: OnnxArtifact(
+            file=path.name,
+            sha256=sha256,
+            source=Source(folder.fused.name, fused.sha256),
+            precision=precision,
+            opset=opset,
+            input_name=INPUT,
+            output_name=OUTPUT,
+            input_shape=[batch or 0, network.spec.in_channels, height, width],
+            operators=operators(model),
+            proof={"passed": True, "checks": [asdict(check) for check in checks]},
+        ),
+    )
+    return OnnxResult(path, artifact, operators(raw), operators(model), checks)
+
+
+def export_engine(
+    folder: ModelFolder,
+    onnx_result: OnnxResult,
+    flavour: Flavour,
+    profile: Profile,
+    asked: list[str],
+) -> EngineResult:
+    """Build the engine from that ONNX model and write its plain bytes and a sidecar.
+
+    ``asked`` names RTX targets such as ``sm89``; none: all that the precision allows.
+    """
+    source, shape = onnx_result.artifact, onnx_result.artifact.input_shape
+    if flavour.name == "rtx":
+        targets = built_for = pick_targets(flavour.module, source.precision, asked)
+    elif asked:
+        raise UserError("--target is for TensorRT-RTX; TensorRT builds for this machine's GPU.")
+    else:
+        targets, built_for = [], [torch.cuda.get_device_name()]
+    if shape[0]:
+        profile = Profile(shape[0], shape[0], shape[0])
+    engine = build_engine(flavour, onnx_result.path, shape, profile, targets)
+    path = folder.engine(source.precision, flavour.name)
+    artifact = store(
+        path,
+        lambda temporary: _write_bytes(temporary, engine),
+        lambda sha256: EngineArtifact(
+            file=path.name,
+            sha256=sha256,
+            source=Source(source.file, source.sha256),
+            flavour=flavour.name,
+            version=flavour.version,
+            targets=built_for,
+            precision=source.precision,
+            profile={k: [n, *shape[1:]] for k, n in asdict(profile).items()},
+            input_name=source.input_name,
+            output_name=source.output_name,
+        ),
+    )
+    return EngineResult(path, artifact, flavour.reason)
+
+
+def _check(
+    network: NetworkFile,
+    model: onnx.ModelProto,
+    image_size: tuple[int, int],
+    precision: str,
+    batch: int | None,
+) -> list[Comparison]:
+    """ONNX Runtime against torch on the CPU, at each batch size the model has to take."""
+    batches = CHECKED_BATCHES if batch is None else (batch,)
+    samples = probe_inputs(network.spec.in_channels, *image_size, count=max(batches))
+    if precision == "fp16":
+        check_half_range(network.build(), samples)
+    cpu = torch.device("cpu")
+    with exact_math():
+        own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), cpu), samples)
+        truth = run(TorchRunner(network.build(torch.float64), cpu), samples)
+    runner = OrtRunner(model.SerializeToString())
+    return [
+        compare(f"batch {n}", truth[:n], own[:n], run(runner, samples[:n]), precision)
+        for n in batches
+    ]
+
+
+def _write_bytes(path: Path, data: memoryview) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,150 @@
+"""verify: the proof of equivalence, for any pair of checkpoint, fused network and ONNX model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..artifacts import FusedArtifact
+from ..data.samples import load_samples
+from ..equivalence.compare import Comparison, compare
+from ..equivalence.proof import Proof, prove_fusion
+from ..equivalence.samples import probe_inputs
+from ..errors import UserError
+from ..runners.onnx_info import OnnxInfo, read_onnx_info
+from ..runners.onnx_reference import OnnxFloat64Runner
+from ..runners.onnx_runtime import OrtRunner
+from ..runners.protocol import run
+from ..runners.torch_network import TorchRunner, exact_math, pick_device
+from ..workspace import ModelFolder
+from .network import TORCH_DTYPE, NetworkFile, proof_samples, read_network
+
+Subject = NetworkFile | OnnxInfo
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on one pair; ``proof`` where both are networks of one architecture."""
+
+    reference: Path
+    candidate: Path
+    end_to_end: Comparison
+    proof: Proof | None
+    device: str
+
+    @property
+    def failures(self) -> list[str]:
+        if self.proof is not None:
+            return self.proof.failures
+        return [] if self.end_to_end.passed else [f"end to end: {self.end_to_end.reason}"]
+
+
+def open_subject(path: Path) -> Subject:
+    """A checkpoint, fused network or ONNX model; ONNX is told by its ending."""
+    return read_onnx_info(path) if path.suffix == ".onnx" else read_network(path)
+
+
+def verify_pair(
+    first: Path, second: Path, device: str = "auto", images: Path | None = None
+) -> Verdict:
+    """Judge a pair; the one nearer to training is the reference, whichever is named first.
+
+    Raises:
+        UserError: a file that cannot be used, or networks that cannot be compared.
+    """
+    subjects = (open_subject(first), open_subject(second))
+    reference, candidate = sorted(subjects, key=_distance_from_training)
+    target = pick_device(device)
+    if isinstance(reference, NetworkFile) and isinstance(candidate, NetworkFile):
+        return _verify_networks(reference, candidate, target, images)
+    assert isinstance(candidate, OnnxInfo)  # sorted: ONNX comes last
+    return _verify_onnx(reference, candidate, target, images)
+
+
+def verify_model(
+    folder: ModelFolder, device: str = "auto", images: Path | None = None
+) -> list[Verdict]:
+    """Judge everything that a model folder holds against the checkpoint it was made from."""
+    artifact: FusedArtifact = folder.read_fused()
+    pairs = [(folder.fused, path) for path in folder.onnx_files()]
+    if artifact.source_form == "train":
+        pairs.insert(0, (source_checkpoint(artifact), folder.fused))
+    if not pairs:
+        raise UserError(
+            f"{folder.path}: holds a network that was fused before it came here and no ONNX model, "
+            "so there is no pair to compare; name two files."
+        )
+    return [verify_pair(first, second, device, images) for first, second in pairs]
+
+
+def source_checkpoint(artifact: FusedArtifact) -> Path:
+    """The checkpoint a fused network was made from; UserError where it is no longer there."""
+    path = Path(artifact.source.path)
+    if not path.exists():
+        raise UserError(
+            f"{path}: the training checkpoint of this model is gone; put it back there, "
+            "or fuse it again from where it is now."
+        )
+    return path
+
+
+def _distance_from_training(subject: Subject) -> int:
+    if isinstance(subject, OnnxInfo):
+        return 2
+    return 0 if subject.form == "train" else 1
+
+
+def _path(subject: Subject) -> Path:
+    return subject.path if isinstance(subject, OnnxInfo) else subject.checkpoint.path
+
+
+def _verify_networks(
+    reference: NetworkFile, candidate: NetworkFile, device: torch.device, images: Path | None
+) -> Verdict:
+    if (reference.spec.blocks, reference.spec.num_classes) != (
+        candidate.spec.blocks,
+        candidate.spec.num_classes,
+    ):
+        raise UserError(
+            f"{candidate.checkpoint.path}: is of another architecture than "
+            f"{reference.checkpoint.path}; name two forms of one network."
+        )
+    samples = proof_samples(reference.spec, images)
+    proof = prove_fusion(reference.build(), candidate.build(), samples, device)
+    return Verdict(_path(reference), _path(candidate), proof.end_to_end, proof, str(device))
+
+
+def _verify_onnx(
+    reference: Subject, candidate: OnnxInfo, device: torch.device, images: Path | None
+) -> Verdict:
+    samples = _samples_for(candidate, images)
+    precision = candidate.precision
+    if isinstance(reference, OnnxInfo):
+        device = torch.device("cpu")
+        truth = run(OnnxFloat64Runner(reference.path), samples, reference.batch)
+        own = run(OrtRunner(reference.path), samples, reference.batch)
+    else:
+        with exact_math():
+            truth = run(TorchRunner(reference.build(torch.float64), device), samples)
+            own = run(TorchRunner(reference.build(TORCH_DTYPE[precision]), device), samples)
+    output = run(OrtRunner(candidate.path), samples, candidate.batch)
+    end_to_end = compare("end to end", truth, own, output, precision)
+    return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+
+
+def _samples_for(info: OnnxInfo, images: Path | None) -> NDArray[np.float32]:
+    """Inputs of the model's own shape; for a fixed batch, a whole number of batches."""
+    if images is None:
+        count = 8 if info.batch is None else info.batch * -(-8 // info.batch)
+        return probe_inputs(info.channels, info.height, info.width, count)
+    samples = load_samples(images, info.channels)
+    if samples.shape[2:] != (info.height, info.width):
+        raise UserError(f"{images}: {info.path} takes images of {info.height}x{info.width} pixels.")
+    usable = len(samples) - len(samples) % (info.batch or 1)
+    if usable == 0:
+        raise UserError(f"{images}: {info.path} takes {info.batch} images at once; give that many.")
+    return samples[:usable]

@@ -1,0 +1,115 @@
+"""The engines/ folder: where artifacts go, and which model is current."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .artifacts import FusedArtifact, read_sidecar, sidecar_path, write_json
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """``engines/<model>/``: everything that was made from one checkpoint."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def fused(self) -> Path:
+        return self.path / "fused.safetensors"
+
+    @property
+    def fused_pth(self) -> Path:
+        return self.path / "fused.pth"
+
+    @property
+    def bench(self) -> Path:
+        return self.path / "bench.json"
+
+    def onnx(self, precision: str) -> Path:
+        return self.path / f"{precision}.onnx"
+
+    def engine(self, precision: str, flavour: str) -> Path:
+        return self.path / f"{precision}.{flavour}.engine"
+
+    def onnx_files(self) -> list[Path]:
+        return sorted(self.path.glob("*.onnx"))
+
+    def engine_files(self) -> list[Path]:
+        return sorted(self.path.glob("*.engine"))
+
+    def read_fused(self) -> FusedArtifact:
+        """The fused network's sidecar, checked against its bytes."""
+        return read_sidecar(self.fused, FusedArtifact)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder of model folders and ``current.json``, which names the one to go on with."""
+
+    root: Path
+
+    @property
+    def _pointer(self) -> Path:
+        return self.root / "current.json"
+
+    def claim(self, name: str, source_sha256: str) -> ModelFolder:
+        """The folder for a model made from this checkpoint.
+
+        Raises:
+            UserError: the folder holds a model made from another checkpoint.
+        """
+        folder = self._folder(name)
+        try:
+            source = json.loads(sidecar_path(folder.fused).read_text())["source"]
+            path, sha256 = source["path"], source["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return folder  # nothing there, or nothing that could be used
+        if sha256 != source_sha256:
+            raise UserError(
+                f"{folder.path}: holds a model made from another checkpoint ({path}); "
+                "give this one its own name with --name, or remove that folder."
+            )
+        return folder
+
+    def set_current(self, folder: ModelFolder) -> None:
+        write_json(self._pointer, {"model": folder.name})
+
+    def model(self, name: str | None = None) -> ModelFolder:
+        """The named model, or the current one.
+
+        Raises:
+            UserError: nothing fused yet, or no such model.
+        """
+        if name is None:
+            name = self._current_name()
+        folder = self._folder(name)
+        if not folder.fused.exists():
+            raise UserError(
+                f"{folder.fused}: no such file; nothing is fused under that name yet, so run "
+                "repvgg-deploy fuse CHECKPOINT first."
+            )
+        return folder
+
+    def _folder(self, name: str) -> ModelFolder:
+        if not name or name in (".", "..") or "/" in name or "\\" in name:
+            raise UserError(f"{name!r} is no model name; use a plain folder name.")
+        return ModelFolder(self.root / name)
+
+    def _current_name(self) -> str:
+        try:
+            return str(json.loads(self._pointer.read_text())["model"])
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.root}: nothing is fused here yet; run repvgg-deploy fuse CHECKPOINT first."
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._pointer}: is damaged; name the model with --model, or fuse again."
+            ) from error
