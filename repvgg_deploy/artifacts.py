@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -100,10 +101,27 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def to_json(data: Any) -> str:
+    """JSON text of plain values, dataclasses and paths; NaN and infinity become null."""
+    return json.dumps(_plain(data), indent=2, allow_nan=False)
+
+
+def _plain(data: Any) -> Any:
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return _plain({f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return str(data) if isinstance(data, Path) else data
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2) + "\n")
+        temporary.write_text(to_json(data) + "\n")
 
 
 def store(path: Path, write: Callable[[Path], None], describe: Callable[[str], A]) -> A:
@@ -115,8 +133,7 @@ def store(path: Path, write: Callable[[Path], None], describe: Callable[[str], A
     with whole_file(sidecar_path(path)) as sidecar, whole_file(path) as temporary:
         write(temporary)
         artifact = describe(sha256_file(temporary))
-        record = {"schema": SCHEMA, **dataclasses.asdict(artifact)}
-        sidecar.write_text(json.dumps(record, indent=2) + "\n")
+        sidecar.write_text(to_json({"schema": SCHEMA, **dataclasses.asdict(artifact)}) + "\n")
     return artifact
 
 
@@ -141,6 +158,7 @@ def read_sidecar(path: Path, kind: type[A]) -> A:
         ) from error
     if not path.exists() or sha256_file(path) != artifact.sha256:
         raise UserError(
-            f"{path}: is not the file that {sidecar.name} describes; run the step that makes it again."
+            f"{path}: is not the file that {sidecar.name} describes; "
+            "run the step that makes it again."
         )
     return artifact

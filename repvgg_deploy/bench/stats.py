@@ -1,4 +1,4 @@
-"""Statistics of timings: order statistics that the sample count supports, and a ratio's interval."""
+"""Statistics of timings: percentiles that the sample count supports, and a ratio's interval."""
 
 from __future__ import annotations
 

@@ -73,4 +73,4 @@ def command(
     say(bench_text(result))
     made(result.path, elapsed, "every sample kept")
     if as_json:
-        print_json(result.to_dict())
+        print_json(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ def say(line: str) -> None:
 
 def print_json(data: Any) -> None:
     """A result for a machine, on stdout."""
-    click.echo(json.dumps(data, indent=2))
+    from ..artifacts import to_json
+
+    click.echo(to_json(data))
 
 
 def size_text(path: Path) -> str:

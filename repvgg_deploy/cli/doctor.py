@@ -12,14 +12,12 @@ from .console import print_json, spinner
 @options.as_json
 def command(as_json: bool) -> None:
     """Say what is installed and usable here, and how to install what is missing."""
-    from dataclasses import asdict
-
     with spinner("looking around"):
         from ..report.doctor import doctor_text
         from ..steps.doctor import examine
 
         findings = examine()
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json(findings)
     else:
         click.echo(doctor_text(findings))

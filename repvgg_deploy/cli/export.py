@@ -65,8 +65,6 @@ def command(
             "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
         )
 
-    from dataclasses import asdict
-
     from ..engine.build import Profile
     from ..engine.flavour import choose_flavour
     from ..report.proof import check_line
@@ -86,7 +84,7 @@ def command(
         say(f"{result.path.name}: after onnxsim  {counts_text(result.after)}")
         say(f"{result.path.name}: {check_line(result.checks)}")
         made(result.path, elapsed, f"{precision}, opset {opset}, checked")
-    artifacts = [asdict(result.artifact) for result in results.values()]
+    artifacts: list[object] = [result.artifact for result in results.values()]
     if trt is not None:
         flavour = choose_flavour()
         with spinner(f"building the {flavour.name} engine") as elapsed:
@@ -95,6 +93,6 @@ def command(
         say(f"{flavour.name} {flavour.version}: {engine.reason}")
         targets = ", ".join(engine.artifact.targets)
         made(engine.path, elapsed, f"{trt} for {targets}; built, not run")
-        artifacts.append(asdict(engine.artifact))
+        artifacts.append(engine.artifact)
     if as_json:
         print_json(artifacts)

@@ -70,6 +70,4 @@ def command(
     for path in result.files:
         made(path, elapsed, verdict)
     if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(result.artifact))
+        print_json(result.artifact)

@@ -15,13 +15,11 @@ def command(as_json: bool) -> None:
 
     Parameters and multiply-adds are counted by walking the networks; top-1 is the authors' figure.
     """
-    from dataclasses import asdict
-
     from ..report.models import models_text
     from ..steps.models import count_zoo
 
     rows = count_zoo()
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json(rows)
     else:
         click.echo(models_text(rows))

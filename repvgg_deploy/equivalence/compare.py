@@ -46,6 +46,7 @@ class Comparison:
     reason: str
 
 
+@np.errstate(invalid="ignore", divide="ignore")  # a figure of NaN or infinity says it all
 def compare(
     name: str,
     truth: NDArray[Any],
@@ -101,7 +102,7 @@ def _distance(values: Array, truth: Array) -> float:
 
 
 def _cosine(a: Array, b: Array) -> float:
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
     return float((a * b).sum() / norm) if norm else 1.0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.network import RepVGG, RepVGGBlock
@@ -32,16 +32,19 @@ Fold = Callable[[str], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Proof:
-    """``algebra`` maps a block to the relative error of its float64 fold (empty: not asked)."""
+    """``parts``: every block, every squeeze-excitation and the classifier, each on its own.
 
-    blocks: tuple[Comparison, ...]
+    ``algebra`` maps a block to the relative error of its float64 fold (empty: not asked).
+    """
+
+    parts: tuple[Comparison, ...]
     end_to_end: Comparison
     algebra: dict[str, float]
     device: str
 
     @property
-    def worst_block(self) -> Comparison:
-        return max(self.blocks, key=lambda block: block.ratio)
+    def worst_part(self) -> Comparison:
+        return max(self.parts, key=lambda part: part.ratio)
 
     @property
     def worst_algebra(self) -> float | None:
@@ -50,7 +53,7 @@ class Proof:
     @property
     def failures(self) -> list[str]:
         """One line for each thing that does not hold; empty where the proof passes."""
-        lines = [f"{c.name}: {c.reason}" for c in (*self.blocks, self.end_to_end) if not c.passed]
+        lines = [f"{c.name}: {c.reason}" for c in (*self.parts, self.end_to_end) if not c.passed]
         lines += [
             f"{name}: folded in float64 it differs by {error:.1e}, more than {EXACT_LIMIT:g}"
             for name, error in self.algebra.items()
@@ -80,6 +83,11 @@ def prove_fusion(
     """
     comparisons: list[Comparison] = []
     algebra: dict[str, float] = {}
+
+    def judge(name: str, true: Tensor, own: Tensor, new: Tensor) -> None:
+        exact, own_array, new_array = (tensor.cpu().numpy() for tensor in (true, own, new))
+        comparisons.append(compare(name, exact, own_array, new_array, limit=limit))
+
     train, deploy = train.to(device).eval(), deploy.to(device).eval()
     with exact_math():
         reference = candidate = torch.from_numpy(samples).to(device)
@@ -88,37 +96,23 @@ def prove_fusion(
             exact = copy.deepcopy(block).double()
             branches = exact.branches(truth)
             linear, given = torch.stack(branches).sum(0), truth.float()
-            comparisons.append(
-                compare(
-                    name,
-                    linear.cpu().numpy(),
-                    block.linear(given).cpu().numpy(),
-                    fused.linear(given).cpu().numpy(),
-                    limit=limit,
-                )
-            )
+            judge(name, linear, block.linear(given), fused.linear(given))
             if fold is not None:
                 output = _convolve(fused, truth, *fold(name))
                 largest = max(float(branch.abs().max()) for branch in branches)
                 algebra[name] = float((output - linear).abs().max()) / max(largest, _TINY)
-            truth, reference, candidate = (
-                exact.activation(linear),
-                block(reference),
-                fused(candidate),
-            )
-        end_to_end = compare(
-            "end to end",
-            _logits(copy.deepcopy(train.linear).double(), truth),
-            _logits(train.linear, reference),
-            _logits(deploy.linear, candidate),
-            limit=limit,
-        )
-    return Proof(tuple(comparisons), end_to_end, algebra, str(device))
-
-
-def _logits(linear: nn.Module, features: Tensor) -> NDArray[Any]:
-    logits: Tensor = linear(features.mean((2, 3)))
-    return np.asarray(logits.cpu().numpy())
+            truth = exact.activation(linear)
+            if block.squeeze_excite is not None:
+                given = linear.float()
+                judge(f"{name} (SE)", truth, block.activation(given), fused.activation(given))
+            reference, candidate = block(reference), fused(candidate)
+        head = copy.deepcopy(train.linear).double()
+        truth, reference, candidate = (x.mean((2, 3)) for x in (truth, reference, candidate))
+        given = truth.float()
+        judge("linear", head(truth), train.linear(given), deploy.linear(given))
+        judge("end to end", head(truth), train.linear(reference), deploy.linear(candidate))
+    *parts, end_to_end = comparisons
+    return Proof(tuple(parts), end_to_end, algebra, str(device))
 
 
 def _convolve(fused: RepVGGBlock, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

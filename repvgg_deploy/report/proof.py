@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def proof_lines(proof: Proof) -> list[str]:
     """Block by block and end to end, each as a multiple of the reference's own rounding error."""
-    worst, end = proof.worst_block, proof.end_to_end
+    worst, end = proof.worst_part, proof.end_to_end
     lines = [
         f"proof on {proof.device}, {end.samples} samples: error relative to the training network's "
         f"own float32 rounding error (limit {end.limit:g}):",
-        f"  worst of {len(proof.blocks)} blocks {worst.ratio:.2f} ({worst.name}), "
+        f"  worst of {len(proof.parts)} parts {worst.ratio:.2f} ({worst.name}), "
         f"end to end {end.ratio:.2f}; max |difference| {end.max_abs:.1e}",
     ]
     if proof.worst_algebra is not None:

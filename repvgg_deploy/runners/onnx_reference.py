@@ -34,7 +34,8 @@ class OnnxFloat64Runner:
         self._feed = {self._input: batch.astype(np.float64)}
 
     def step(self) -> None:
-        outputs: list[Array] = list(self._evaluator.run(None, self._feed))
+        outputs = self._evaluator.run(None, self._feed)
+        assert isinstance(outputs, list)
         self._logits = outputs[0]
 
     def output(self) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,7 @@ class BenchResult:
     contests: list[Contest]
     notes: list[str]
     path: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "schema": 1, "path": str(self.path)}
+    schema: int = 1
 
 
 def runtimes_present() -> list[str]:
@@ -136,7 +134,7 @@ def bench_model(
         notes=notes,
         path=folder.bench,
     )
-    write_json(folder.bench, result.to_dict())
+    write_json(folder.bench, result)
     return result
 
 
