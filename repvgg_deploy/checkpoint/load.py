@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def _read_torch(path: Path) -> Any:
             f"{path}: holds Python objects beside tensors, and loading them could run code from "
             "the file; save model.state_dict() where the file was made, and give that."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: is truncated or damaged; copy or download the checkpoint again."
         ) from error

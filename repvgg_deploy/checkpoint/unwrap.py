@@ -30,10 +30,11 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
         opened.append(name)
         content = content[name]
     state = dict(content)
+    held = opened or ["bare state dict"]
     for prefix in _prefixes(state):
-        opened.append(f"prefix {prefix}")
+        held.append(f"prefix {prefix}")
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state, ", ".join(opened) or "bare state dict"
+    return state, ", ".join(held)
 
 
 def _is_state_dict(content: Any) -> bool:

@@ -136,4 +136,9 @@ def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
 
 def _save_pth(path: Path, state: dict[str, Tensor]) -> None:
     with whole_file(path) as temporary, temporary.open("wb") as stream:
-        torch.save(state, stream)
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch's own, raised while it handles the write's error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise

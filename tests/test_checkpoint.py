@@ -1,0 +1,141 @@
+"""Checkpoint files: what is read, and one sentence for each that is not."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from repvgg_deploy.checkpoint.load import load_checkpoint
+from repvgg_deploy.errors import UserError
+from repvgg_deploy.files import sha256_file
+
+from .helpers import MANIFEST, golden, training_state
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_golden_files(name: str) -> None:
+    checkpoint = load_checkpoint(golden(name))
+    assert checkpoint.sha256 == MANIFEST[name]["sha256"]
+    assert "stage0.rbr_dense.conv.weight" in checkpoint.state or MANIFEST[name]["form"] == "deploy"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "wrapper"),
+    [
+        (lambda s: s, "bare state dict"),
+        (lambda s: {"state_dict": s, "epoch": 3}, "state_dict"),
+        (lambda s: {"model": s}, "model"),
+        (lambda s: {"model_state_dict": s}, "model_state_dict"),
+        (lambda s: {"model_ema": s}, "model_ema"),
+        (
+            lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+            "state_dict, prefix module.",
+        ),
+        (
+            lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+            "bare state dict, prefix _orig_mod., prefix module.",
+        ),
+        (lambda s: {"model": {"state_dict": s}}, "model, state_dict"),
+    ],
+)
+def test_wrappers_and_prefixes(tmp_path: Path, wrap: object, wrapper: str) -> None:
+    state, path = training_state(), tmp_path / "x.pt"
+    torch.save(wrap(state), path)  # type: ignore[operator]
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.state.keys() == state.keys()
+    assert checkpoint.wrapper == wrapper
+
+
+def test_safetensors_and_legacy_torch_files_are_told_by_content(tmp_path: Path) -> None:
+    state = training_state()
+    save_file(state, tmp_path / "a.bin")
+    torch.save(state, tmp_path / "b.bin", _use_new_zipfile_serialization=False)
+    for name in ("a.bin", "b.bin"):
+        checkpoint = load_checkpoint(tmp_path / name)
+        assert torch.equal(checkpoint.state["linear.weight"], state["linear.weight"])
+        assert checkpoint.sha256 == sha256_file(tmp_path / name)
+
+
+class Bomb:
+    """Unpickling this runs code that leaves a file behind."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.target,)  # type: ignore[return-value]
+
+
+def write_bad_file(kind: str, path: Path) -> None:
+    state = training_state()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("epoch 1, loss 0.3\n")
+    elif kind == "truncated zip":
+        torch.save(state, path)
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "cut in the middle":
+        torch.save(state, path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "truncated safetensors":
+        save_file(state, path)
+        path.write_bytes(path.read_bytes()[:-10])
+    elif kind == "whole model":
+        torch.save(nn.Conv2d(1, 1, 1), path)
+    elif kind == "bare pickle":
+        path.write_bytes(pickle.dumps({"a": Bomb(path.with_name("boom"))}))
+    elif kind == "code":
+        torch.save({"state_dict": state, "x": Bomb(path.with_name("boom"))}, path)
+    elif kind == "nan":
+        state["stage1.0.rbr_1x1.conv.weight"][0] = float("nan")
+        torch.save(state, path)
+    elif kind == "infinity":
+        state["linear.bias"][0] = float("-inf")
+        torch.save(state, path)
+    elif kind == "negative variance":
+        state["stage1.0.rbr_1x1.bn.running_var"][0] = -1e-3
+        torch.save(state, path)
+    elif kind == "unknown wrapper":
+        torch.save({"weights": state, "step": 5}, path)
+    elif kind == "a tensor":
+        torch.save(state["linear.weight"], path)
+    elif kind == "empty dict":
+        torch.save({}, path)
+
+
+BAD_FILES = {
+    "missing": "no such file",
+    "folder": "is a folder",
+    "empty": "is empty",
+    "text": "neither a PyTorch checkpoint nor a safetensors file",
+    "truncated zip": "truncated or damaged",
+    "cut in the middle": "truncated or damaged",
+    "truncated safetensors": "truncated or damaged",
+    "whole model": "loading them could run code",
+    "bare pickle": "could run code|neither a PyTorch|truncated or damaged",
+    "code": "loading them could run code",
+    "nan": "stage1.0.rbr_1x1.conv.weight holds NaN or infinity",
+    "infinity": "linear.bias holds NaN or infinity",
+    "negative variance": "stage1.0.rbr_1x1.bn.running_var holds a negative variance",
+    "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
+    "a tensor": "holds a Tensor and no state dict",
+    "empty dict": r"no state dict found \(its keys: none\)",
+}
+
+
+@pytest.mark.parametrize(("kind", "sentence"), BAD_FILES.items())
+def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
+    path = tmp_path / "ckpt.pth"
+    write_bad_file(kind, path)
+    with pytest.raises(UserError, match=sentence) as error:
+        load_checkpoint(path)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / "boom").exists()  # no code of the file has run

@@ -1,0 +1,175 @@
+"""Files appear whole or not at all; sidecars and the workspace."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from repvgg_deploy.artifacts import (
+    FusedArtifact,
+    Source,
+    read_sidecar,
+    sidecar_path,
+    store,
+    to_json,
+)
+from repvgg_deploy.errors import UserError
+from repvgg_deploy.files import sha256_file, whole_file
+from repvgg_deploy.workspace import ModelFolder, Workspace
+
+
+def artifact(sha256: str, source: str = "a" * 64) -> FusedArtifact:
+    return FusedArtifact(
+        file="fused.safetensors", sha256=sha256, source=Source("/x/ckpt.pth", source),
+        source_form="train", family="repvgg", architecture="RepVGG-A0", spec={}, proof=None,
+    )  # fmt: skip
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert not path.exists()
+        temporary.write_bytes(b"all of it")
+    assert path.read_bytes() == b"all of it"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, stop: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises((stop, UserError)), whole_file(path) as temporary:
+        temporary.write_bytes(b"half of the new")
+        raise stop
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota is used up"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_causes_in_words(tmp_path: Path, number: int, cause: str) -> None:
+    with pytest.raises(UserError, match=cause) as error, whole_file(tmp_path / "file"):
+        raise OSError(number, os.strerror(number))
+    assert str(tmp_path / "file") in str(error.value)
+
+
+def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "engines").touch()
+    with (
+        pytest.raises(UserError, match="choose another folder"),
+        whole_file(tmp_path / "engines" / "x"),
+    ):
+        pass
+
+
+def test_artifact_and_sidecar_come_together(tmp_path: Path) -> None:
+    path = tmp_path / "fused.safetensors"
+    made = store(path, lambda temporary: temporary.write_bytes(b"weights") and None, artifact)
+    assert made.sha256 == sha256_file(path)
+    assert read_sidecar(path, FusedArtifact) == made
+
+    def fail(temporary: Path) -> None:
+        temporary.write_bytes(b"new")
+        raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(UserError, match="disk is full"):
+        store(path, fail, artifact)
+    assert read_sidecar(path, FusedArtifact) == made  # the old pair still fits together
+    assert sorted(os.listdir(tmp_path)) == ["fused.safetensors", "fused.safetensors.json"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda p: p.write_bytes(b"other"), "is not the file that"),
+        (lambda p: p.unlink(), "is not the file that"),
+        (lambda p: sidecar_path(p).unlink(), "no such file"),
+        (lambda p: sidecar_path(p).write_text("{"), "is damaged"),
+        (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
+        (lambda p: sidecar_path(p).write_text('{"schema": 1, "source": {}}'), "is damaged"),
+    ],
+)
+def test_sidecars_are_checked(tmp_path: Path, damage: object, sentence: str) -> None:
+    path = tmp_path / "fused.safetensors"
+    store(path, lambda temporary: temporary.write_bytes(b"weights") and None, artifact)
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(UserError, match=sentence):
+        read_sidecar(path, FusedArtifact)
+
+
+def test_json_is_strict() -> None:
+    data = {"a": float("nan"), "b": [float("inf"), 1.5], "c": Path("x"), "d": Source("p", "s")}
+    assert json.loads(to_json(data)) == {
+        "a": None, "b": [None, 1.5], "c": "x", "d": {"path": "p", "sha256": "s"},
+    }  # fmt: skip
+
+
+def fused_model(workspace: Workspace, name: str, source: str) -> ModelFolder:
+    folder = workspace.claim(name, source)
+    store(
+        folder.fused,
+        lambda temporary: temporary.write_bytes(b"weights") and None,
+        lambda sha256: artifact(sha256, source),
+    )
+    workspace.set_current(folder)
+    return folder
+
+
+def test_the_model_fused_last_is_current(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    fused_model(workspace, "one", "1" * 64)
+    fused_model(workspace, "two", "2" * 64)
+    assert workspace.model().name == "two"
+    assert workspace.model("one").name == "one"
+
+
+def test_one_name_holds_one_checkpoint(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folder = fused_model(workspace, "ckpt", "1" * 64)
+    assert workspace.claim("ckpt", "1" * 64) == folder  # the same checkpoint again
+    with pytest.raises(UserError, match=r"another checkpoint \(/x/ckpt.pth\).*--name"):
+        workspace.claim("ckpt", "2" * 64)
+
+
+def test_a_damaged_sidecar_can_be_fused_over(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folder = fused_model(workspace, "ckpt", "1" * 64)
+    sidecar_path(folder.fused).write_text("{")
+    assert workspace.claim("ckpt", "2" * 64) == folder
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\\b"])
+def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no model name"):
+        Workspace(tmp_path).claim(name, "1" * 64)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda root: None, "nothing is fused here yet"),
+        (lambda root: (root / "current.json").write_text("{"), "is damaged"),
+        (
+            lambda root: (root / "current.json").write_text('{"model": "gone"}'),
+            "nothing is fused under",
+        ),
+        (lambda root: (root / "current.json").write_text('{"model": "../up"}'), "no model name"),
+    ],
+)
+def test_no_current_model(tmp_path: Path, prepare: object, sentence: str) -> None:
+    prepare(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UserError, match=sentence):
+        Workspace(tmp_path).model()
