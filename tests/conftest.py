@@ -14,6 +14,8 @@ from repvgg_deploy.cli.main import main
 
 from .helpers import training_state
 
+torch.set_num_threads(1)  # the suite runs on two workers; more threads than cores only wait
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -45,9 +45,10 @@ def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
             with torch.no_grad():
                 module.running_mean.copy_(torch.randn(size, generator=generator))
                 module.running_var.copy_(torch.rand(size, generator=generator) * 1.5 + 0.05)
-                module.running_var[0] = 1e-6
                 module.weight.copy_(torch.randn(size, generator=generator))
                 module.bias.copy_(torch.randn(size, generator=generator))
+                module.running_var[0], module.running_mean[0] = 1e-6, 1e-3
+                module.weight[0] = 1e-2
     return network.eval()
 
 

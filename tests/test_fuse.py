@@ -253,11 +253,13 @@ def test_interrupted_while_writing(
     assert after == before
 
 
-def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    torch.save(training_state(tiny_spec(widths=(64, 512, 512, 512, 512))), tmp_path / "ckpt.pth")
+@pytest.mark.parametrize("seconds", [0.5, 3.0], ids=["while torch is imported", "in the proof"])
+def test_ctrl_c_in_a_real_process(tmp_path: Path, seconds: float) -> None:
+    large = tiny_spec(depths=(8, 8, 8, 1), widths=(64, 256, 256, 256, 256))
+    torch.save(training_state(large), tmp_path / "ckpt.pth")
     command = [sys.executable, "-m", "repvgg_deploy", "fuse", "ckpt.pth"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(0.7)  # while torch is imported or the proof runs
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1

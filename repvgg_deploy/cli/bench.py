@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .console import made, print_json, say, spinner
+from .console import made, print_json, say, spinner, uninterrupted
 
 
 @click.command("bench")
@@ -54,10 +54,11 @@ def command(
     Image size: --size, else that of the exported ONNX model, else as export chooses it.
     """
     with spinner("loading") as elapsed:
-        from ..report.bench import bench_text
-        from ..steps.bench import bench_model
-        from ..workspace import Workspace
-        from .progress import bench_progress
+        with uninterrupted():
+            from ..report.bench import bench_text
+            from ..steps.bench import bench_model
+            from ..workspace import Workspace
+            from .progress import bench_progress
 
         folder = Workspace(engines).model(model)
     with bench_progress() as progress:

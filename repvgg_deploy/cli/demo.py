@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .console import say
+from .console import say, uninterrupted
 
 
 @click.command("demo")
@@ -19,12 +19,13 @@ def command(ctx: click.Context, engines: Path) -> None:
     fuse, export (ONNX, and a TensorRT-RTX engine where that is installed), verify, bench, and
     top-1 of every network on 512 bundled test images.
     """
-    from ..data.demo import DEMO_IMAGE_SIZE, demo_checkpoint
-    from ..errors import UserError
-    from ..report.demo import accuracy_text
-    from ..steps.demo import demo_accuracy
-    from ..workspace import Workspace
-    from . import bench, export, fuse, verify
+    with uninterrupted():
+        from ..data.demo import DEMO_IMAGE_SIZE, demo_checkpoint
+        from ..errors import UserError
+        from ..report.demo import accuracy_text
+        from ..steps.demo import demo_accuracy
+        from ..workspace import Workspace
+        from . import bench, export, fuse, verify
 
     _step(ctx, "fuse", fuse.command, checkpoint=demo_checkpoint(), name="demo", engines=engines)
     size = DEMO_IMAGE_SIZE

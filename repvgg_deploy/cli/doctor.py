@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from . import options
-from .console import print_json, spinner
+from .console import print_json, spinner, uninterrupted
 
 
 @click.command("doctor")
@@ -13,8 +13,9 @@ from .console import print_json, spinner
 def command(as_json: bool) -> None:
     """Say what is installed and usable here, and how to install what is missing."""
     with spinner("looking around"):
-        from ..report.doctor import doctor_text
-        from ..steps.doctor import examine
+        with uninterrupted():
+            from ..report.doctor import doctor_text
+            from ..steps.doctor import examine
 
         findings = examine()
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .console import made, print_json, say, spinner
+from .console import made, print_json, say, spinner, uninterrupted
 
 
 @click.command("export")
@@ -65,12 +65,13 @@ def command(
             "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
         )
 
-    from ..engine.build import Profile
-    from ..engine.flavour import choose_flavour
-    from ..report.proof import check_line
-    from ..report.text import counts_text
-    from ..steps.export import export_engine, export_onnx
-    from ..workspace import Workspace
+    with uninterrupted():
+        from ..engine.build import Profile
+        from ..engine.flavour import choose_flavour
+        from ..report.proof import check_line
+        from ..report.text import counts_text
+        from ..steps.export import export_engine, export_onnx
+        from ..workspace import Workspace
 
     folder = Workspace(engines).model(model)
     onnx_precision = {"fp16" if fp16 else "fp32"} if want_onnx else set()

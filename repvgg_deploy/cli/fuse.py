@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .console import made, print_json, say, spinner
+from .console import made, print_json, say, spinner, uninterrupted
 
 
 @click.command("fuse")
@@ -43,9 +43,10 @@ def command(
     training network, and writes engines/<model>/fused.safetensors.
     """
     with spinner(f"fusing {checkpoint}") as elapsed:
-        from ..report.proof import proof_lines
-        from ..steps.fuse import fuse_checkpoint
-        from ..workspace import Workspace
+        with uninterrupted():
+            from ..report.proof import proof_lines
+            from ..steps.fuse import fuse_checkpoint
+            from ..workspace import Workspace
 
         result = fuse_checkpoint(
             checkpoint,

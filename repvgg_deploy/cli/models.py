@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from . import options
-from .console import print_json
+from .console import print_json, uninterrupted
 
 
 @click.command("models")
@@ -15,8 +15,9 @@ def command(as_json: bool) -> None:
 
     Parameters and multiply-adds are counted by walking the networks; top-1 is the authors' figure.
     """
-    from ..report.models import models_text
-    from ..steps.models import count_zoo
+    with uninterrupted():
+        from ..report.models import models_text
+        from ..steps.models import count_zoo
 
     rows = count_zoo()
     if as_json:

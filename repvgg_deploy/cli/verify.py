@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .console import print_json, say, spinner
+from .console import print_json, say, spinner, uninterrupted
 
 
 @click.command("verify")
@@ -33,10 +33,11 @@ def command(
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")
     with spinner("verifying") as elapsed:
-        from ..errors import CheckFailed
-        from ..report.proof import verdict_dict, verdict_lines
-        from ..steps.verify import verify_model, verify_pair
-        from ..workspace import Workspace
+        with uninterrupted():
+            from ..errors import CheckFailed
+            from ..report.proof import verdict_dict, verdict_lines
+            from ..steps.verify import verify_model, verify_pair
+            from ..workspace import Workspace
 
         if files:
             verdicts = [verify_pair(files[0], files[1], device, images)]

@@ -21,7 +21,11 @@ def load_samples(path: Path, channels: int) -> NDArray[np.float32]:
     """
     try:
         content = np.load(path, allow_pickle=False)
-        array = content if isinstance(content, np.ndarray) else content["x"]
+        if isinstance(content, np.ndarray):
+            array = content
+        else:
+            with content:
+                array = content["x"]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give a .npy or .npz file of images.") from error
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:

@@ -25,7 +25,7 @@ class Flavour:
         return str(self.module.__version__)
 
 
-def has_cuda_driver() -> bool:
+def has_gpu() -> bool:
     """Whether torch can reach a CUDA device; TensorRT builds for the GPU that it runs on."""
     torch = available("torch")
     return torch is not None and bool(torch.cuda.is_available())
@@ -38,7 +38,7 @@ def choose_flavour() -> Flavour:
         UserError: neither can build here.
     """
     tensorrt = available("tensorrt")
-    if tensorrt is not None and has_cuda_driver():
+    if tensorrt is not None and has_gpu():
         return Flavour("tensorrt", tensorrt, "TensorRT is installed and this machine has a GPU")
     rtx = available("tensorrt_rtx")
     if rtx is not None:

@@ -1,0 +1,107 @@
+"""The remaining commands, the help, and what the command line costs to start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repvgg_deploy import __version__
+from repvgg_deploy.cli.main import COMMANDS
+from repvgg_deploy.models.zoo import ZOO
+from repvgg_deploy.steps import doctor as doctor_step
+
+from .conftest import Cli
+
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "rich", "safetensors")
+
+
+def test_models_table(cli: Cli) -> None:
+    result = cli("models")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(ZOO)]] == list(ZOO)
+    assert lines[1].split()[1:6] == ["9,108,968", "8,309,384", "1.36", "0.75", "72.41"]
+    rows = json.loads(cli("models", "--json").out)
+    assert rows[10]["variant"]["name"] == "RepVGG-B3"
+    assert rows[10]["counts"]["deploy_params"] == 110_960_872
+
+
+def test_doctor_names_every_missing_part(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_step, "available", lambda name: None)
+    monkeypatch.setattr("repvgg_deploy.engine.flavour.available", lambda name: None)
+    result = cli("doctor")
+    assert result.code == 0
+    for extra in ("cpu", "rtx", "tensorrt"):
+        assert f'-> pip install "repvgg-deploy[{extra}]"' in result.out
+    assert "export --trt uses  nothing" in result.out
+
+
+def test_doctor_as_it_is_here(cli: Cli) -> None:
+    findings = {f["part"]: f for f in json.loads(cli("doctor", "--json").out)}
+    assert findings["torch"]["usable"] is True
+    assert "torch-cpu, onnxruntime-cpu" in findings["bench uses"]["detail"]
+
+
+def test_doctor_sees_both_onnxruntimes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_step, "_installed", lambda package: True)
+    out = cli("doctor").out
+    assert "onnxruntime and onnxruntime-gpu are both installed" in out
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in out
+
+
+def test_demo(cli: Cli) -> None:
+    result = cli("demo")
+    assert result.code == 0, result.err
+    for word in (
+        "fused and proved",
+        "proofs passed",
+        "fused is faster by",
+        "same answer as unfused",
+    ):
+        assert word in result.err
+    top1 = {line.split("  ")[0]: line for line in result.err.splitlines() if "512" in line}
+    assert "100.0 %" in top1["fused (torch)"]
+    assert "100.0 %" in top1["fp32.onnx (onnxruntime)"]
+    accuracy = float(top1["unfused (torch)"].split("%")[0].split()[-1])
+    assert accuracy > 91
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_light(command: str) -> None:
+    """--help imports none of the heavy packages."""
+    arguments = [command, "--help"] if command else ["--help"]
+    code = (
+        "import sys\n"
+        f"sys.argv = ['repvgg-deploy', *{arguments}]\n"
+        "from repvgg_deploy.cli.main import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: repvgg-deploy" in run.stdout
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_is_light() -> None:
+    code = f"import sys, repvgg_deploy; print([name for name in {HEAVY} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_python_dash_m() -> None:
+    command = [sys.executable, "-m", "repvgg_deploy", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"repvgg-deploy, version {__version__}\n"
+
+
+def test_unknown_commands_and_options(cli: Cli) -> None:
+    for arguments in (["fuze"], ["fuse"], ["fuse", "x", "--nonsense"]):
+        result = cli(*arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        assert not Path("engines").exists()

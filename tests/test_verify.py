@@ -1,0 +1,168 @@
+"""repvgg-deploy verify: any pair of checkpoint, fused network and ONNX model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+
+from repvgg_deploy.export.graph import to_onnx
+from repvgg_deploy.models.build import build
+from repvgg_deploy.reparam.blocks import find_train_blocks
+from repvgg_deploy.reparam.families import OFFICIAL
+from repvgg_deploy.reparam.state_dict import fuse_in_place
+
+from .conftest import Cli
+from .helpers import golden, tiny_spec, training_state
+
+FUSED = Path("engines/ckpt/fused.safetensors")
+ONNX = Path("engines/ckpt/fp32.onnx")
+HALF = Path("engines/ckpt/fp16.onnx")
+
+
+@pytest.fixture
+def pipeline(cli: Cli, checkpoint: Path) -> Cli:
+    """A fused model with ONNX models of both precisions."""
+    assert cli("fuse", checkpoint).code == 0
+    assert cli("export", "--onnx", "--size", "32").code == 0
+    assert cli("export", "--onnx", "--fp16", "--size", "32").code == 0
+    return cli
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("ckpt.pth", FUSED), (FUSED, "ckpt.pth"), ("ckpt.pth", ONNX), (ONNX, FUSED), (FUSED, HALF),
+     ("ckpt.pth", HALF), (ONNX, HALF), ("ckpt.pth", "ckpt.pth"), (FUSED, FUSED), (ONNX, ONNX)],
+)  # fmt: skip
+def test_every_pair_passes(pipeline: Cli, pair: tuple[object, object]) -> None:
+    result = pipeline("verify", *pair, "--json")
+    assert result.code == 0, result.err
+    (verdict,) = json.loads(result.out)
+    assert verdict["passed"] is True
+    assert verdict["end_to_end"]["samples"] == 8
+    assert verdict["end_to_end"]["ratio"] <= 4
+    assert verdict["end_to_end"]["top1_agreement"] == 1.0
+
+
+def test_the_current_model_is_verified_whole(pipeline: Cli) -> None:
+    result = pipeline("verify", "--json")
+    assert result.code == 0
+    pairs = [(Path(v["reference"]).name, Path(v["candidate"]).name) for v in json.loads(result.out)]
+    assert pairs == [
+        ("ckpt.pth", "fused.safetensors"),
+        ("fused.safetensors", "fp16.onnx"),
+        ("fused.safetensors", "fp32.onnx"),
+    ]
+    assert "3 of 3 proofs passed" in result.err
+
+
+def faulty_weights(fault: str) -> dict[str, torch.Tensor]:
+    """The tiny network fused wrongly."""
+    state = training_state()
+    eps = 1e-3 if fault == "wrong eps" else 1e-5
+    if fault == "identity dropped":
+        for leaf in ("weight", "bias"):
+            state[f"stage3.1.rbr_identity.{leaf}"] = torch.zeros(8)
+    fuse_in_place(state, find_train_blocks(state, OFFICIAL), eps)
+    if fault == "kernel shifted":
+        state["stage2.0.rbr_reparam.weight"] = state["stage2.0.rbr_reparam.weight"].roll(1, 2)
+    return state
+
+
+@pytest.mark.parametrize("fault", ["identity dropped", "wrong eps", "kernel shifted"])
+def test_wrong_fusions_are_caught(pipeline: Cli, fault: str) -> None:
+    state = {k: v.contiguous() for k, v in faulty_weights(fault).items()}
+    save_file(state, "wrong.safetensors")
+    onnx.save(to_onnx(build(state, tiny_spec(), "deploy"), (32, 32)), "wrong.onnx")
+    for right, wrong in (
+        ("ckpt.pth", "wrong.safetensors"),
+        ("ckpt.pth", "wrong.onnx"),
+        (FUSED, "wrong.onnx"),
+        (ONNX, "wrong.onnx"),
+    ):
+        result = pipeline("verify", right, wrong, "--json")
+        assert result.code == 3, (right, wrong)
+        assert "is not the network of" in result.err
+        assert json.loads(result.out)[0]["passed"] is False
+
+
+def test_a_tampered_onnx_model_in_the_workspace_is_caught(pipeline: Cli) -> None:
+    model = onnx.load(ONNX)
+    bias = next(t for t in model.graph.initializer if t.name == "stage1.0.rbr_reparam.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(model, ONNX)
+    result = pipeline("verify")
+    assert result.code == 3
+    assert "fp32.onnx: is not the network of" in result.err
+
+
+def test_a_fixed_batch(cli: Cli, checkpoint: Path) -> None:
+    cli("fuse", checkpoint)
+    assert cli("export", "--onnx", "--size", "32", "--batch", "3").code == 0
+    assert cli("verify", FUSED, ONNX).code == 0
+    np.savez("seven.npz", x=np.random.default_rng(0).random((7, 3, 32, 32)))
+    result = cli("verify", FUSED, ONNX, "--images", "seven.npz", "--json")
+    assert json.loads(result.out)[0]["end_to_end"]["samples"] == 6
+    np.savez("two.npz", x=np.zeros((2, 3, 32, 32)))
+    assert "takes 3 images at once" in cli("verify", FUSED, ONNX, "--images", "two.npz").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["ckpt.pth"], 2, "give two files, or none"),
+        (["ckpt.pth", "gone.onnx"], 1, "gone.onnx: no such file"),
+        (["ckpt.pth", "text.onnx"], 1, "text.onnx: is not an ONNX model"),
+        (["ckpt.pth", "gone.pth"], 1, "gone.pth: no such file"),
+        (["ckpt.pth", golden("official_plain")], 1, "another architecture"),
+        (["ckpt.pth", "seven.onnx"], 1, "outputs of different shapes"),
+        (["ckpt.pth", "two-inputs.onnx"], 1, "one float image input"),
+        ([ONNX, FUSED, "--images", "small.npz"], 1, "takes images of 32x32 pixels"),
+    ],
+)
+def test_pairs_that_cannot_be_compared(
+    pipeline: Cli, arguments: list[object], code: int, sentence: str
+) -> None:
+    Path("text.onnx").write_text("this is no model")
+    np.savez("small.npz", x=np.zeros((1, 3, 16, 16)))
+    spec = tiny_spec(num_classes=7)
+    seven = training_state(spec)
+    onnx.save(to_onnx(build(seven, spec, "train"), (32, 32)), "seven.onnx")
+    model = onnx.load(ONNX)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1]))
+    onnx.save(model, "two-inputs.onnx")
+    result = pipeline("verify", *arguments)
+    assert result.code == code
+    assert sentence in result.err
+    assert "Traceback" not in result.err
+
+
+def test_cuda_where_there_is_none(
+    cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = cli("fuse", checkpoint, "--device", "cuda")
+    assert result.code == 1
+    assert "torch sees no CUDA device" in result.err
+
+
+def test_a_network_fused_elsewhere_alone_has_nothing_to_compare(cli: Cli) -> None:
+    cli("fuse", golden("official_deployed"))
+    result = cli("verify")
+    assert result.code == 1
+    assert "there is no pair to compare" in result.err
+
+
+def test_the_weights_file_is_checked_against_its_sidecar(pipeline: Cli) -> None:
+    weights = load_file(FUSED)
+    weights["linear.bias"] += 1
+    save_file(weights, FUSED)
+    result = pipeline("verify")
+    assert result.code == 1
+    assert "is not the file that fused.safetensors.json describes" in result.err
