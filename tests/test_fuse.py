@@ -191,8 +191,8 @@ def test_a_wrong_fusion_is_not_written(
 ) -> None:
     right = fuse_step.fuse_in_place
 
-    def drop_the_bias(state: dict[str, torch.Tensor], blocks: object, eps: float) -> None:
-        right(state, blocks, eps)  # type: ignore[arg-type]
+    def drop_the_bias(state: dict[str, torch.Tensor], *others: object, **options: bool) -> None:
+        right(state, *others, **options)  # type: ignore[arg-type]
         state["stage3.1.rbr_reparam.bias"].zero_()
 
     monkeypatch.setattr(fuse_step, "fuse_in_place", drop_the_bias)

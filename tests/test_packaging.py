@@ -110,6 +110,4 @@ def imported_rooms(path: Path) -> set[str]:
 def test_imports_run_one_way(path: Path) -> None:
     room = room_of(path)
     for other in imported_rooms(path) - {room}:
-        assert LEVEL[room] < LEVEL[other] or (room, other) in {("bench", "export")}, (
-            f"{path.relative_to(ROOT)} ({room}) imports {other}"
-        )
+        assert LEVEL[room] < LEVEL[other], f"{path.relative_to(ROOT)} ({room}) imports {other}"

@@ -106,6 +106,21 @@ def test_fusing_leaves_the_rest_alone_and_lets_branches_go() -> None:
     assert all(torch.equal(original[key], kept[key]) for key in kept)  # inputs untouched
 
 
+def test_overwriting_gives_the_same_and_spares_tied_weights() -> None:
+    spec = tiny_spec(widths=(8, 8, 8, 8, 8), depths=(1, 1, 3, 1))
+    state = training_state(spec)
+    tied = "stage3.{}.rbr_dense.conv.weight"
+    state[tied.format(2)] = state[tied.format(1)]  # as torch.load keeps tied weights
+    expected, overwritten = dict(state), {k: v.clone() for k, v in state.items()}
+    overwritten[tied.format(2)] = overwritten[tied.format(1)]
+    blocks = find_train_blocks(state, OFFICIAL)
+    fuse_in_place(expected, blocks, 1e-5)
+    kernel = overwritten["stage0.rbr_dense.conv.weight"]
+    fuse_in_place(overwritten, blocks, 1e-5, overwrite=True)
+    assert overwritten["stage0.rbr_reparam.weight"] is kernel
+    assert all(torch.equal(overwritten[key], expected[key]) for key in expected)
+
+
 def test_half_precision_checkpoints_fold_in_float64() -> None:
     state = training_state()
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}

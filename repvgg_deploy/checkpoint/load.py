@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,19 @@ _PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the 
 class Checkpoint:
     """A state dict and where it came from.
 
-    ``wrapper`` says how it was held in the file, e.g. ``state_dict, prefix module.``.
+    ``wrapper`` says how it was held in the file, e.g. ``state_dict, prefix module.``. The file's
+    hash is computed beside the work on its tensors and waited for when it is asked for.
     """
 
     path: Path
-    sha256: str
     wrapper: str
     state: dict[str, Tensor]
+    digest: Future[str]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, in hex."""
+        return self.digest.result()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -43,12 +49,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             unknown wrapper, or NaN or infinity in a tensor.
     """
     kind = _sniff(path)
-    with ThreadPoolExecutor(1) as pool:  # the hash is for the lineage; reading goes on beside it
-        digest = pool.submit(sha256_file, path)
-        content = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
-        state, wrapper = unwrap(content, path)
-        _check_finite(state, path)
-        return Checkpoint(path, digest.result(), wrapper, state)
+    pool = ThreadPoolExecutor(1)
+    digest = pool.submit(sha256_file, path)
+    pool.shutdown(wait=False)
+    content = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
+    state, wrapper = unwrap(content, path)
+    _check_finite(state, path)
+    return Checkpoint(path, wrapper, state, digest)
 
 
 def _sniff(path: Path) -> str:
@@ -101,7 +108,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _check_finite(state: dict[str, Tensor], path: Path) -> None:
     for key, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
                 f"{path}: {key} holds NaN or infinity; the training diverged or the file is "
                 "damaged, so use an earlier checkpoint."
@@ -111,3 +118,8 @@ def _check_finite(state: dict[str, Tensor], path: Path) -> None:
                 f"{path}: {key} holds a negative variance, which no training produces; the file "
                 "is damaged, so copy or download it again."
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """NaN and infinity both show in the extremes, which one pass finds without a mask."""
+    return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in tensor.aminmax())

@@ -28,6 +28,11 @@ class TrainBlock:
     in_per_group: int
     has_identity: bool
 
+    @property
+    def kernel_key(self) -> str:
+        """Key of the k x k kernel, whose shape the fused kernel has."""
+        return f"{self.path}.{self.family.conv_bn[0][0]}.weight"
+
     def keys(self, state: State) -> list[str]:
         """Every key of ``state`` that folding this block takes away."""
         names = [name for pair in self.family.conv_bn for name in pair] + [self.family.identity]

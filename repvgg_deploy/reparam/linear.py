@@ -216,4 +216,4 @@ def _grow(conv: LinearConv, padding: Pair, dilation: Pair) -> Tensor:
         if rest:
             raise NotOneConv("branches read pixels that no common dilated kernel covers")
         margins += [margin, margin]
-    return F.pad(conv.kernel, margins)
+    return F.pad(conv.kernel, margins) if any(margins) else conv.kernel

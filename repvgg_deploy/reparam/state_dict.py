@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -16,11 +17,17 @@ ROWS_AT_ONCE = 64
 
 
 def fold_block(
-    state: State, block: TrainBlock, eps: float, dtype: torch.dtype = torch.float32
+    state: State,
+    block: TrainBlock,
+    eps: float,
+    dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fold one block: kernel [out, in/groups, k, k] and bias [out], computed in float64."""
-    dense, _ = block.family.conv_bn[0]
-    weight = torch.empty(state[f"{block.path}.{dense}.weight"].shape, dtype=dtype)
+    """Fold one block: kernel [out, in/groups, k, k] and bias [out], computed in float64.
+
+    The kernel is written to ``out`` where given, which may be the block's own k x k kernel.
+    """
+    weight = torch.empty_like(state[block.kernel_key], dtype=dtype) if out is None else out
     bias = torch.empty(block.out_channels, dtype=dtype)
     for rows, group_start in _row_slices(block):
         conv = _fold_rows(state, block, eps, rows, group_start)
@@ -28,18 +35,35 @@ def fold_block(
     return weight, bias
 
 
-def fuse_in_place(state: dict[str, Tensor], blocks: list[TrainBlock], eps: float) -> None:
+def fuse_in_place(
+    state: dict[str, Tensor], blocks: list[TrainBlock], eps: float, *, overwrite: bool = False
+) -> None:
     """Replace the branches of every block in ``state`` by its fused convolution, float32.
 
-    Branches leave as the convolution comes, so that where nobody else holds them memory stays
-    flat; pass ``dict(state)`` to keep the original.
+    Branches leave as the convolution comes; pass ``dict(state)`` to keep the original. With
+    ``overwrite`` a fused kernel takes the memory of the block's k x k kernel, so whoever else
+    holds those tensors sees them change.
     """
+    unshared = _unshared(state) if overwrite else set()
     for block in blocks:
-        weight, bias = fold_block(state, block, eps)
+        kernel = state[block.kernel_key]
+        reusable = block.kernel_key in unshared and kernel.dtype == torch.float32
+        weight, bias = fold_block(state, block, eps, out=kernel if reusable else None)
         for key in block.keys(state):
             del state[key]
         state[f"{block.path}.{block.family.fused}.weight"] = weight
         state[f"{block.path}.{block.family.fused}.bias"] = bias
+
+
+def _unshared(state: State) -> set[str]:
+    """Keys of the tensors whose memory is all theirs: a checkpoint may hold tied weights."""
+    holders = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+    return {
+        key
+        for key, tensor in state.items()
+        if holders[tensor.untyped_storage().data_ptr()] == 1
+        and tensor.untyped_storage().nbytes() == tensor.nbytes
+    }
 
 
 def _row_slices(block: TrainBlock) -> Iterator[tuple[slice, int]]:
@@ -71,8 +95,8 @@ def _fold_rows(
     first, *others = (branch(conv, bn) for conv, bn in block.family.conv_bn)
     total = sum(others, first)
     if block.has_identity:
-        first_input = rows.start - group_start
-        kernel = torch.eye(block.in_per_group, dtype=torch.float64)
-        picked = kernel[first_input : first_input + rows.stop - rows.start, :, None, None]
+        output = torch.arange(rows.stop - rows.start)
+        picked = torch.zeros(len(output), block.in_per_group, 1, 1, dtype=torch.float64)
+        picked[output, output + rows.start - group_start] = 1
         total = total + LinearConv.conv(picked).then(norm(block.family.identity))
     return total

@@ -63,13 +63,13 @@ def fuse_checkpoint(
     """
     network = read_network(path)
     checkpoint = network.checkpoint
-    folder = workspace.claim(name or path.stem, checkpoint.sha256)
     state = dict(checkpoint.state) if prove else checkpoint.state
     dropped = [key for key in state if key.split(".", 1)[0].endswith("_aux")]
     for key in dropped:
         del state[key]
-    fuse_in_place(state, network.blocks, network.spec.eps)
+    fuse_in_place(state, network.blocks, network.spec.eps, overwrite=not prove)
     fused = {key: value.float().contiguous() for key, value in state.items()}
+    folder = workspace.claim(name or path.stem, checkpoint.sha256)
 
     proof = None
     if prove and network.form == "train":
