@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 #: The fewest samples from which a percentile is printed: one sample has to lie beyond it.
 P90_SAMPLES, P99_SAMPLES = 10, 100
+#: The fewest samples of each from which a ratio gets an interval: fewer hide their own spread.
+INTERVAL_SAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """``median`` of baseline / median of candidate (above 1: faster), 95 % interval low..high."""
+    """Median of the baseline / median of the candidate (above 1: faster), 95 % interval.
+
+    ``low`` and ``high`` are None where there are too few samples for an interval.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def summarize(seconds: list[float]) -> Summary:
@@ -49,6 +54,9 @@ def speedup(
     baseline: list[float], candidate: list[float], resamples: int = 2000, seed: int = 0
 ) -> Ratio:
     """Ratio of medians with a bootstrap percentile interval (Efron & Tibshirani, 1993, ch. 13)."""
+    value = float(np.median(baseline) / np.median(candidate))
+    if min(len(baseline), len(candidate)) < INTERVAL_SAMPLES:
+        return Ratio(value, None, None)
     rng = np.random.default_rng(seed)
 
     def medians(seconds: list[float]) -> NDArray[np.float64]:
@@ -57,5 +65,4 @@ def speedup(
         return np.asarray(np.median(drawn, axis=1))
 
     low, high = np.percentile(medians(baseline) / medians(candidate), (2.5, 97.5))
-    value = float(np.median(baseline) / np.median(candidate))
     return Ratio(value, float(low), float(high))

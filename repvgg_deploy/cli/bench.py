@@ -48,9 +48,10 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Measure latency and throughput, fused against unfused, interleaved in one process.
+    """Measure fused against unfused.
 
-    The unfused network appears raw and with conv-BN folded, which any deployment has anyway.
+    Latency and throughput on every runtime present, the networks taking turns in one process. The
+    unfused network appears raw and with conv-BN folded, which any deployment has anyway.
     Image size: --size, else that of the exported ONNX model, else as export chooses it.
     """
     with spinner("loading") as elapsed:

@@ -14,8 +14,9 @@ from .console import say, uninterrupted
 @options.engines
 @click.pass_context
 def command(ctx: click.Context, engines: Path) -> None:
-    """Run the whole pipeline on the bundled checkpoint, a slim RepVGG trained on Fashion-MNIST.
+    """Run the whole pipeline on a bundled checkpoint.
 
+    It is a slim RepVGG trained on Fashion-MNIST (docs/demo-checkpoint):
     fuse, export (ONNX, and a TensorRT-RTX engine where that is installed), verify, bench, and
     top-1 of every network on 512 bundled test images.
     """

@@ -11,7 +11,7 @@ from .console import print_json, spinner, uninterrupted
 @click.command("doctor")
 @options.as_json
 def command(as_json: bool) -> None:
-    """Say what is installed and usable here, and how to install what is missing."""
+    """Say what is usable here, and how to add the rest."""
     with spinner("looking around"):
         with uninterrupted():
             from ..report.doctor import doctor_text

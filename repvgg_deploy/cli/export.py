@@ -50,7 +50,7 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Write the fused network as ONNX, and build a TensorRT engine from it.
+    """Write ONNX, and build a TensorRT engine from it.
 
     The ONNX model is simplified, checked by ONNX, and run in ONNX Runtime against torch. TensorRT
     builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. Image
@@ -81,8 +81,9 @@ def command(
             results[precision] = result = export_onnx(
                 folder, precision=precision, opset=opset, image_size=image_size, batch=batch
             )
-        say(f"{result.path.name}: before onnxsim {counts_text(result.before)}")
-        say(f"{result.path.name}: after onnxsim  {counts_text(result.after)}")
+        before, after = counts_text(result.before), counts_text(result.after)
+        simplified = "onnxsim left it so" if before == after else f"after onnxsim {after}"
+        say(f"{result.path.name}: {before}; {simplified}")
         say(f"{result.path.name}: {check_line(result.checks)}")
         made(result.path, elapsed, f"{precision}, opset {opset}, checked")
     artifacts: list[object] = [result.artifact for result in results.values()]

@@ -36,11 +36,12 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Fold a training CHECKPOINT into a plain 3x3-conv + ReLU network.
+    """Fold a training CHECKPOINT into a plain network.
 
     Reads official RepVGG and RepVGGplus checkpoints (.pth, .pt, .safetensors), recognises the
-    architecture from the shapes, folds in float64, proves that the fused network is the
-    training network, and writes engines/<model>/fused.safetensors.
+    architecture from the shapes, folds every block into one 3x3 convolution in float64, proves
+    that the fused network is the training network, and writes
+    engines/<model>/fused.safetensors.
     """
     with spinner(f"fusing {checkpoint}") as elapsed:
         with uninterrupted():

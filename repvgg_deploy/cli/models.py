@@ -11,7 +11,7 @@ from .console import print_json, uninterrupted
 @click.command("models")
 @options.as_json
 def command(as_json: bool) -> None:
-    """Print the zoo: parameters, multiply-adds and published accuracy of every variant.
+    """Print every variant's size, work and accuracy.
 
     Parameters and multiply-adds are counted by walking the networks; top-1 is the authors' figure.
     """

@@ -25,10 +25,11 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Prove that two FILES hold the same network: checkpoint, fused weights or ONNX.
+    """Prove that two FILES hold the same network.
 
-    Without FILES, everything that the workspace holds for the current model is held against its
-    training checkpoint. Exit code 3 where a proof fails.
+    Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, everything
+    that the workspace holds for the current model is held against its training checkpoint. Exit
+    code 3 where a proof fails.
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..bench.stats import Ratio
 from ..steps.bench import BenchResult, Contest
 from .text import table
 
@@ -33,8 +34,6 @@ def bench_text(result: BenchResult) -> str:
 def _rows(contest: Contest) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for label, summary in contest.summaries.items():
-        ratio = contest.speedups.get(label)
-        faster = "" if ratio is None else f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
         rows.append(
             (
                 contest.runtime,
@@ -45,10 +44,19 @@ def _rows(contest: Contest) -> list[tuple[str, ...]]:
                 _milliseconds(summary.p99),
                 str(summary.samples),
                 f"{contest.throughput(label):.0f}",
-                faster,
+                _speedup(contest.speedups.get(label)),
             )
         )
     return rows
+
+
+def _speedup(ratio: Ratio | None) -> str:
+    """Without an interval where there were too few samples for one."""
+    if ratio is None:
+        return ""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.value:.2f}x [too few samples]"
+    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -21,6 +21,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
-    """``71 nodes: 22 Conv, 22 Relu, ...``"""
+    """``47 nodes (22 Conv, 22 Relu, ...)``"""
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{sum(counts.values())} nodes: {parts}"
+    return f"{sum(counts.values())} nodes ({parts})"
