@@ -103,6 +103,9 @@ def write_bad_file(kind: str, path: Path) -> None:
     elif kind == "negative variance":
         state["stage1.0.rbr_1x1.bn.running_var"][0] = -1e-3
         torch.save(state, path)
+    elif kind in UNUSUAL:
+        state["linear.weight"] = UNUSUAL[kind](state["linear.weight"])
+        torch.save(state, path)
     elif kind == "unknown wrapper":
         torch.save({"weights": state, "step": 5}, path)
     elif kind == "a tensor":
@@ -110,6 +113,13 @@ def write_bad_file(kind: str, path: Path) -> None:
     elif kind == "empty dict":
         torch.save({}, path)
 
+
+UNUSUAL = {
+    "sparse": lambda t: t.to_sparse(),
+    "complex": lambda t: t.to(torch.complex64),
+    "meta": lambda t: t.to("meta"),
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
+}
 
 BAD_FILES = {
     "missing": "no such file",
@@ -125,6 +135,7 @@ BAD_FILES = {
     "nan": "stage1.0.rbr_1x1.conv.weight holds NaN or infinity",
     "infinity": "linear.bias holds NaN or infinity",
     "negative variance": "stage1.0.rbr_1x1.bn.running_var holds a negative variance",
+    **dict.fromkeys(UNUSUAL, "linear.weight is a sparse, quantized, complex"),
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
     "a tensor": "holds a Tensor and no state dict",
     "empty dict": r"no state dict found \(its keys: none\)",

@@ -151,6 +151,7 @@ def test_what_cannot_be_read(break_it: object, sentence: str) -> None:
         (lambda s: _drop(s, "linear.bias"), "linear.bias is missing"),
         (lambda s: s.update({"head.extra": torch.ones(1)}), "head.extra .* belongs to no part"),
         (lambda s: s.update({"linear.bias": torch.ones(6)}), r"linear.bias has shape \(6,\)"),
+        (lambda s: s.update({"linear.bias": torch.ones(5).int()}), "of type torch.int32"),
     ],
 )
 def test_layout_is_strict(break_it: object, sentence: str) -> None:

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..files import sha256_file
 from .unwrap import unwrap
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the zip format
 
 
@@ -54,7 +55,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     pool.shutdown(wait=False)
     content = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
     state, wrapper = unwrap(content, path)
-    _check_finite(state, path)
+    _check_tensors(state, path)
     return Checkpoint(path, wrapper, state, digest)
 
 
@@ -106,8 +107,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _check_finite(state: dict[str, Tensor], path: Path) -> None:
+def _check_tensors(state: dict[str, Tensor], path: Path) -> None:
     for key, tensor in state.items():
+        if not _is_plain(tensor):
+            raise UserError(
+                f"{path}: {key} is a sparse, quantized, complex, 8-bit or otherwise unusual tensor "
+                f"({tensor.dtype}, {tensor.layout}); save plain float tensors."
+            )
         if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
                 f"{path}: {key} holds NaN or infinity; the training diverged or the file is "
@@ -118,6 +124,14 @@ def _check_finite(state: dict[str, Tensor], path: Path) -> None:
                 f"{path}: {key} holds a negative variance, which no training produces; the file "
                 "is damaged, so copy or download it again."
             )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Dense, real, with its values in memory; floats of a kind that training uses."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not dense or tensor.is_quantized or tensor.is_complex():
+        return False
+    return not tensor.is_floating_point() or tensor.dtype in _FLOATS
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -23,8 +23,9 @@ def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> Non
 
     ``num_batches_tracked`` may be absent: inference does not use it.
     """
-    expected = {key: tuple(value.shape) for key, value in skeleton(spec, form).state_dict().items()}
-    for key, shape in expected.items():
+    expected = skeleton(spec, form).state_dict()
+    for key, value in expected.items():
+        shape = tuple(value.shape)
         if key not in state and not key.endswith("num_batches_tracked"):
             raise UserError(f"{key} is missing; use the checkpoint as training saved it.")
         if key in state and tuple(state[key].shape) != shape:
@@ -32,6 +33,8 @@ def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> Non
                 f"{key} has shape {tuple(state[key].shape)}, but the rest of the network asks for "
                 f"{shape}; the file is damaged or mixes two networks."
             )
+        if key in state and state[key].is_floating_point() != value.is_floating_point():
+            raise UserError(f"{key} is of type {state[key].dtype}; save the weights as floats.")
     if extra := sorted(set(state) - set(expected)):
         raise UserError(
             f"{extra[0]} (and {len(extra) - 1} more) belongs to no part of a "
