@@ -39,7 +39,9 @@ class ModelFolder:
         return self.path / f"{precision}.{flavour}.engine"
 
     def onnx_files(self) -> list[Path]:
-        return sorted(self.path.glob("*.onnx"))
+        """The ONNX models that export left, fp32 first; other files are not ours to judge."""
+        paths = (self.onnx(precision) for precision in ("fp32", "fp16"))
+        return [path for path in paths if path.exists()]
 
     def engine_files(self) -> list[Path]:
         return sorted(self.path.glob("*.engine"))

@@ -59,7 +59,17 @@ def test_single_precision_leaves_out_turing(fused: Cli) -> None:
 
 
 def test_named_targets_and_a_fixed_batch(fused: Cli) -> None:
-    arguments = ("--trt", "fp16", "--size", "32", "--target", "sm86,sm89", "--batch", "4", "--json")
+    arguments = (
+        "--trt",
+        "fp16",
+        "--size",
+        "32",
+        "--target",
+        "SM86,sm89,sm86",
+        "--batch",
+        "4",
+        "--json",
+    )
     result = fused("export", *arguments)
     assert result.code == 0, result.err
     record = json.loads(result.out)[-1]

@@ -172,6 +172,7 @@ def test_default_image_sizes() -> None:
         (["export", "--onnx", "--opset", "99"], 1, "the installed onnx knows opsets up to"),
         (["export", "--trt", "fp16", "--profile", "8,4,1"], 2, "ascending"),
         (["export", "--trt", "fp16", "--profile", "1,2"], 2, "three batch sizes"),
+        (["export", "--trt", "fp16", "--target", "sm86,"], 2, "no list of targets"),
         (["export", "--trt", "int7"], 2, "'int7' is not one of"),
         (["export", "--onnx", "--model", "other"], 1, "nothing is fused under that name"),
         (["bench", "--batch", "0"], 2, "no list of positive numbers"),

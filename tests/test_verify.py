@@ -56,8 +56,8 @@ def test_the_current_model_is_verified_whole(pipeline: Cli) -> None:
     pairs = [(Path(v["reference"]).name, Path(v["candidate"]).name) for v in json.loads(result.out)]
     assert pairs == [
         ("ckpt.pth", "fused.safetensors"),
-        ("fused.safetensors", "fp16.onnx"),
         ("fused.safetensors", "fp32.onnx"),
+        ("fused.safetensors", "fp16.onnx"),
     ]
     assert "3 of 3 proofs passed" in result.err
 

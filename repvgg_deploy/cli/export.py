@@ -32,6 +32,8 @@ from .console import made, print_json, say, spinner, uninterrupted
 )
 @click.option(
     "--target",
+    "targets",
+    type=options.TargetList(),
     help="GPUs to build a TensorRT-RTX engine for, e.g. sm86,sm89. [default: all possible]",
 )
 @options.model
@@ -45,7 +47,7 @@ def command(
     batch: int | None,
     image_size: tuple[int, int] | None,
     profile: list[int],
-    target: str | None,
+    targets: list[str] | None,
     model: str | None,
     engines: Path,
     as_json: bool,
@@ -90,11 +92,10 @@ def command(
     if trt is not None:
         flavour = choose_flavour()
         with spinner(f"building the {flavour.name} engine") as elapsed:
-            asked = target.lower().split(",") if target else []
-            engine = export_engine(folder, results[trt], flavour, Profile(*profile), asked)
+            engine = export_engine(folder, results[trt], flavour, Profile(*profile), targets or [])
         say(f"{flavour.name} {flavour.version}: {engine.reason}")
-        targets = ", ".join(engine.artifact.targets)
-        made(engine.path, elapsed, f"{trt} for {targets}; built, not run")
+        built_for = ", ".join(engine.artifact.targets)
+        made(engine.path, elapsed, f"{trt} for {built_for}; built, not run")
         artifacts.append(engine.artifact)
     if as_json:
         print_json(artifacts)

@@ -40,6 +40,19 @@ class IntList(click.ParamType[list[int]]):
         return [int(part) for part in value.split(",")]
 
 
+class TargetList(click.ParamType[list[str]]):
+    """``sm86,sm89`` as a list of RTX compute capabilities, each once."""
+
+    name = "smNN,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        if isinstance(value, list):
+            return value
+        if not re.fullmatch(r"sm\d+(,sm\d+)*", value.lower()):
+            self.fail(f"{value!r} is no list of targets such as sm86,sm89.", param, ctx)
+        return list(dict.fromkeys(value.lower().split(",")))
+
+
 engines = click.option(
     "--engines",
     type=click.Path(file_okay=False, path_type=Path),
