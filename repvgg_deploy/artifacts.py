@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -62,6 +63,10 @@ class OnnxArtifact:
     proof: dict[str, Any]
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 4:
+            raise ValueError("input_shape has not four dimensions")
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,21 @@ def store(path: Path, write: Callable[[Path], None], describe: Callable[[str], A
     return artifact
 
 
+def _check_types(record: object) -> None:
+    """Sidecars are files like any other: a field of the wrong kind is found here, once."""
+    kinds: dict[str, Any] = {
+        "str": str,
+        "int": int,
+        "list": list,
+        "dict": dict,
+        "dict | None": (dict, type(None)),
+    }
+    for f in dataclasses.fields(record):  # type: ignore[arg-type]
+        declared = re.sub(r"\[.*\]", "", str(f.type))
+        if declared in kinds and not isinstance(getattr(record, f.name), kinds[declared]):
+            raise TypeError(f"{f.name} is no {declared}")
+
+
 def read_sidecar(path: Path, kind: type[A]) -> A:
     """The sidecar of ``path``, checked against the file's bytes.
 
@@ -146,13 +166,16 @@ def read_sidecar(path: Path, kind: type[A]) -> A:
     sidecar = sidecar_path(path)
     try:
         data = json.loads(sidecar.read_text())
-        data.pop("schema")
+        if data.pop("schema") != SCHEMA:
+            raise UserError(f"{sidecar}: is of another version of this tool; run its step again.")
         artifact = kind(**{**data, "source": Source(**data["source"])})
+        _check_types(artifact)
+        _check_types(artifact.source)
     except FileNotFoundError as error:
         raise UserError(
             f"{error.filename}: no such file; run the step that makes it again."
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{sidecar}: is damaged ({error}); run the step that makes it again."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +101,8 @@ class Workspace:
         return folder
 
     def _folder(self, name: str) -> ModelFolder:
-        if not name or name in (".", "..") or "/" in name or "\\" in name:
-            raise UserError(f"{name!r} is no model name; use a plain folder name.")
+        if not re.fullmatch(r"(?!\.{1,2}$|current\.json$| *$)[^/\\\x00-\x1f]{1,100}", name):
+            raise UserError(f"{name!r} is no model name; give a plain folder name with --name.")
         return ModelFolder(self.root / name)
 
     def _current_name(self) -> str:

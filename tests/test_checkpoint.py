@@ -110,6 +110,13 @@ def write_bad_file(kind: str, path: Path) -> None:
         torch.save({"weights": state, "step": 5}, path)
     elif kind == "a tensor":
         torch.save(state["linear.weight"], path)
+    elif kind == "holds itself":
+        content: dict[str, object] = {}
+        content["model"] = content
+        torch.save(content, path)
+    elif kind == "empty tensor":
+        state["stage1.0.rbr_1x1.conv.weight"] = torch.empty(4, 0, 1, 1)
+        torch.save(state, path)
     elif kind == "empty dict":
         torch.save({}, path)
 
@@ -132,11 +139,13 @@ BAD_FILES = {
     "whole model": "loading them could run code",
     "bare pickle": "could run code|neither a PyTorch|truncated or damaged",
     "code": "loading them could run code",
-    "nan": "stage1.0.rbr_1x1.conv.weight holds NaN or infinity",
-    "infinity": "linear.bias holds NaN or infinity",
-    "negative variance": "stage1.0.rbr_1x1.bn.running_var holds a negative variance",
-    **dict.fromkeys(UNUSUAL, "linear.weight is a sparse, quantized, complex"),
+    "nan": "'stage1.0.rbr_1x1.conv.weight' holds NaN or infinity",
+    "infinity": "'linear.bias' holds NaN or infinity",
+    "negative variance": "'stage1.0.rbr_1x1.bn.running_var' holds a negative variance",
+    **dict.fromkeys(UNUSUAL, "'linear.weight' is a sparse, quantized, complex"),
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
+    "holds itself": r"no state dict found \(its keys: 'model'\)",
+    "empty tensor": r"'stage1.0.rbr_1x1.conv.weight' is empty, of shape \(4, 0, 1, 1\)",
     "a tensor": "holds a Tensor and no state dict",
     "empty dict": r"no state dict found \(its keys: none\)",
 }

@@ -99,6 +99,17 @@ def test_python_dash_m() -> None:
     assert run.stdout == f"repvgg-deploy, version {__version__}\n"
 
 
+def test_a_full_disk_behind_stdout() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "repvgg_deploy", "models"]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert "No space left on device" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_unknown_commands_and_options(cli: Cli) -> None:
     for arguments in (["fuze"], ["fuse"], ["fuse", "x", "--nonsense"]):
         result = cli(*arguments)

@@ -91,6 +91,11 @@ def test_artifact_and_sidecar_come_together(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["fused.safetensors", "fused.safetensors.json"]
 
 
+def change_sidecar(path: Path, **changes: object) -> None:
+    sidecar = sidecar_path(path)
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -100,6 +105,10 @@ def test_artifact_and_sidecar_come_together(tmp_path: Path) -> None:
         (lambda p: sidecar_path(p).write_text("{"), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
         (lambda p: sidecar_path(p).write_text('{"schema": 1, "source": {}}'), "is damaged"),
+        (lambda p: sidecar_path(p).write_text("[" * 99_999), "is damaged"),
+        (lambda p: change_sidecar(p, schema=2), "another version"),
+        (lambda p: change_sidecar(p, source={"path": 5, "sha256": ""}), "path is no str"),
+        (lambda p: change_sidecar(p, proof=[]), "proof is no dict"),
     ],
 )
 def test_sidecars_are_checked(tmp_path: Path, damage: object, sentence: str) -> None:
@@ -151,7 +160,9 @@ def test_a_damaged_sidecar_can_be_fused_over(tmp_path: Path) -> None:
     assert workspace.claim("ckpt", "2" * 64) == folder
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/b", "../x", "a\\b", "a\nb", "x" * 300, "current.json"]
+)
 def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no model name"):
         Workspace(tmp_path).claim(name, "1" * 64)

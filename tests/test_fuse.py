@@ -176,6 +176,39 @@ def one_sentence(result: object, *parts: str) -> None:
         assert part in line
 
 
+@pytest.mark.parametrize("option", ["--verify", "--no-verify"])
+def test_weights_that_overflow_float32(cli: Cli, tmp_path: Path, option: str) -> None:
+    state = training_state()
+    state["linear.weight"] = state["linear.weight"].double() * 1e200
+    torch.save(state, tmp_path / "ckpt.pth")
+    result = cli("fuse", "ckpt.pth", option)
+    assert result.code == 3
+    assert "linear.weight does not fit into float32" in result.err
+    assert not Path("engines").exists()
+
+
+@pytest.mark.parametrize("option", ["--verify", "--no-verify"])
+def test_trainable_parameters_and_averaged_counters(cli: Cli, tmp_path: Path, option: str) -> None:
+    """What model.named_parameters() and weight averaging leave in checkpoints."""
+    state = {
+        key: torch.nn.Parameter(value) if value.is_floating_point() else value.float()
+        for key, value in training_state().items()
+    }
+    torch.save(state, tmp_path / "ckpt.pth")
+    result = cli("fuse", "ckpt.pth", option)
+    assert result.code == 0, result.err
+
+
+def test_hostile_block_numbers(cli: Cli, tmp_path: Path) -> None:
+    state = {**training_state(), f"stage1.{'9' * 5000}.rbr_dense.conv.weight": torch.ones(1)}
+    torch.save(state, tmp_path / "ckpt.pth")
+    assert cli("fuse", "ckpt.pth").code == 1
+
+
+def test_a_name_too_long_for_the_file_system(cli: Cli) -> None:
+    one_sentence(cli("fuse", "x" * 5000), "cannot be read")
+
+
 def test_two_checkpoints_of_one_name(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     cli("fuse", checkpoint)
     first = Path("engines/ckpt/fused.safetensors").read_bytes()

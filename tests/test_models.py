@@ -11,7 +11,7 @@ from repvgg_deploy.models.build import build, check_layout, skeleton
 from repvgg_deploy.models.count import count
 from repvgg_deploy.models.infer import infer
 from repvgg_deploy.models.network import RepVGG
-from repvgg_deploy.models.spec import ArchSpec, Form
+from repvgg_deploy.models.spec import Form
 from repvgg_deploy.models.zoo import ZOO, describe, variant_name
 from repvgg_deploy.steps.network import read_network
 
@@ -92,7 +92,6 @@ def test_custom_networks_are_described() -> None:
         "custom (repvgg, depths 1-1-2-1, widths 4-4-8-8-16, groups 2, SE), 5 classes"
     )
     assert infer(skeleton(spec, "train").state_dict(), 1e-5).spec == spec
-    assert ArchSpec.from_dict(spec.to_dict()) == spec
 
 
 @pytest.mark.parametrize("name", MANIFEST)
@@ -149,7 +148,7 @@ def test_what_cannot_be_read(break_it: object, sentence: str) -> None:
     ("break_it", "sentence"),
     [
         (lambda s: _drop(s, "linear.bias"), "linear.bias is missing"),
-        (lambda s: s.update({"head.extra": torch.ones(1)}), "head.extra .* belongs to no part"),
+        (lambda s: s.update({"head.extra": torch.ones(1)}), "'head.extra' belongs to no part"),
         (lambda s: s.update({"linear.bias": torch.ones(6)}), r"linear.bias has shape \(6,\)"),
         (lambda s: s.update({"linear.bias": torch.ones(5).int()}), "of type torch.int32"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,19 @@ def test_a_fixed_batch(cli: Cli, checkpoint: Path) -> None:
     assert "takes 3 images at once" in cli("verify", FUSED, ONNX, "--images", "two.npz").err
 
 
+def spoil(name: str, change: Callable[[onnx.GraphProto], object]) -> None:
+    """A copy of the exported model with one fault."""
+    model = onnx.load(ONNX)
+    change(model.graph)
+    onnx.save(model, f"{name}.onnx")
+
+
+def output_the_feature_map(graph: onnx.GraphProto) -> None:
+    last = next(node for node in reversed(graph.node) if node.op_type == "Relu").output[0]
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info(last, 1, ["n", "c", "h", "w"]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -123,6 +137,13 @@ def test_a_fixed_batch(cli: Cli, checkpoint: Path) -> None:
         (["ckpt.pth", golden("official_plain")], 1, "another architecture"),
         (["ckpt.pth", "seven.onnx"], 1, "outputs of different shapes"),
         (["ckpt.pth", "two-inputs.onnx"], 1, "one float image input"),
+        (["ckpt.pth", "two-outputs.onnx"], 1, "and one output"),
+        (["ckpt.pth", "negative.onnx"], 1, "one float image input"),
+        (["ckpt.pth", "gray.onnx"], 1, "takes images of 1 channels"),
+        (["ckpt.pth", "map.onnx"], 1, "only classification networks"),
+        ([ONNX, "map.onnx"], 1, "only classification networks"),
+        ([ONNX, "unknown.onnx"], 1, "ONNX Runtime cannot load it"),
+        (["unknown.onnx", ONNX], 1, "cannot be"),
         ([ONNX, FUSED, "--images", "small.npz"], 1, "takes images of 32x32 pixels"),
     ],
 )
@@ -134,9 +155,13 @@ def test_pairs_that_cannot_be_compared(
     spec = tiny_spec(num_classes=7)
     seven = training_state(spec)
     onnx.save(to_onnx(build(seven, spec, "train"), (32, 32)), "seven.onnx")
-    model = onnx.load(ONNX)
-    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1]))
-    onnx.save(model, "two-inputs.onnx")
+    spoil("two-inputs", lambda g: g.input.append(onnx.helper.make_tensor_value_info("m", 1, [1])))
+    spoil("two-outputs", lambda g: g.output.append(onnx.helper.make_tensor_value_info("m", 1, [1])))
+    spoil("negative", lambda g: setattr(g.input[0].type.tensor_type.shape.dim[2], "dim_value", -1))
+    spoil("unknown", lambda g: setattr(g.node[0], "domain", "nobody"))
+    spoil("map", output_the_feature_map)
+    gray = tiny_spec(in_channels=1)
+    onnx.save(to_onnx(build(training_state(gray), gray, "train"), (32, 32)), "gray.onnx")
     result = pipeline("verify", *arguments)
     assert result.code == code
     assert sentence in result.err

@@ -61,13 +61,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _sniff(path: Path) -> str:
     """``torch`` or ``safetensors``, from the first bytes."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file; give the path of a training checkpoint.")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the checkpoint file inside it.")
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give the path of a training checkpoint.") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder; give the checkpoint file inside it.") from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read: {error.strerror}; check its permissions."
@@ -111,17 +111,22 @@ def _check_tensors(state: dict[str, Tensor], path: Path) -> None:
     for key, tensor in state.items():
         if not _is_plain(tensor):
             raise UserError(
-                f"{path}: {key} is a sparse, quantized, complex, 8-bit or otherwise unusual tensor "
-                f"({tensor.dtype}, {tensor.layout}); save plain float tensors."
+                f"{path}: {key!r} is a sparse, quantized, complex, 8-bit or otherwise unusual "
+                f"tensor ({tensor.dtype}, {tensor.layout}); save plain float tensors."
             )
-        if tensor.is_floating_point() and not _is_finite(tensor):
+        if tensor.numel() == 0:
             raise UserError(
-                f"{path}: {key} holds NaN or infinity; the training diverged or the file is "
+                f"{path}: {key!r} is empty, of shape {tuple(tensor.shape)}; the file is damaged, "
+                "so use another copy or an earlier checkpoint."
+            )
+        if tensor.is_floating_point() and not is_finite(tensor):
+            raise UserError(
+                f"{path}: {key!r} holds NaN or infinity; the training diverged or the file is "
                 "damaged, so use an earlier checkpoint."
             )
         if key.endswith("running_var") and bool((tensor < 0).any()):
             raise UserError(
-                f"{path}: {key} holds a negative variance, which no training produces; the file "
+                f"{path}: {key!r} holds a negative variance, which no training produces; the file "
                 "is damaged, so copy or download it again."
             )
 
@@ -129,11 +134,11 @@ def _check_tensors(state: dict[str, Tensor], path: Path) -> None:
 def _is_plain(tensor: Tensor) -> bool:
     """Dense, real, with its values in memory; floats of a kind that training uses."""
     dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_quantized or tensor.is_complex():
+    if not dense or tensor.is_nested or tensor.is_quantized or tensor.is_complex():
         return False
     return not tensor.is_floating_point() or tensor.dtype in _FLOATS
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """NaN and infinity both show in the extremes, which one pass finds without a mask."""
-    return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in tensor.aminmax())
+    return all(bool(torch.isfinite(end)) for end in tensor.aminmax())

@@ -14,6 +14,8 @@ from ..errors import UserError
 WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
 #: What DataParallel / DistributedDataParallel and torch.compile put before every key.
 PREFIXES = ("module.", "_orig_mod.")
+#: Wrappers inside wrappers are opened this far; ``ema`` in ``model`` is the most that was seen.
+DEEPEST = 4
 
 
 def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
@@ -25,11 +27,11 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
     opened: list[str] = []
     while not _is_state_dict(content):
         name = _known_wrapper(content)
-        if name is None:
+        if name is None or len(opened) == DEEPEST:  # a hostile file may hold itself
             raise UserError(f"{path}: {_unknown(content)}")
         opened.append(name)
         content = content[name]
-    state = dict(content)
+    state = {key: value.detach() for key, value in content.items()}
     held = opened or ["bare state dict"]
     for prefix in _prefixes(state):
         held.append(f"prefix {prefix}")

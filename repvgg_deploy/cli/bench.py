@@ -14,19 +14,19 @@ from .console import made, print_json, say, spinner, uninterrupted
 @click.option(
     "--batch",
     "batches",
-    type=options.IntList(),
+    type=options.Batches(),
     default="1",
     show_default=True,
     help="Batch sizes.",
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(),
     default=10.0,
     show_default=True,
     help="Seconds for each runtime and batch size; every network runs at least twice.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: one a core]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: one a core]")
 @click.option(
     "--runtime",
     "runtimes",

@@ -22,7 +22,7 @@ def command(ctx: click.Context, engines: Path) -> None:
     """
     with uninterrupted():
         from ..data.demo import DEMO_IMAGE_SIZE, demo_checkpoint
-        from ..errors import UserError
+        from ..engine.flavour import NoTensorRT
         from ..report.demo import accuracy_text
         from ..steps.demo import demo_accuracy
         from ..workspace import Workspace
@@ -35,9 +35,7 @@ def command(ctx: click.Context, engines: Path) -> None:
             ctx, "export --onnx --trt fp16 --size 56", export.command,
             want_onnx=True, trt="fp16", image_size=size, engines=engines,
         )  # fmt: skip
-    except UserError as error:
-        if not Workspace(engines).model("demo").onnx("fp16").exists():
-            raise
+    except NoTensorRT as error:
         say(f"no engine: {error}")
     _step(ctx, "verify", verify.command, files=(), engines=engines)
     _step(

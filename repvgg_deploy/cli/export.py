@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .console import made, print_json, say, spinner, uninterrupted
@@ -21,11 +22,15 @@ from .console import made, print_json, say, spinner, uninterrupted
 @click.option(
     "--opset", type=click.IntRange(min=13), default=17, show_default=True, help="ONNX opset."
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Fix the batch size. [default: dynamic]")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, options.LARGEST_BATCH),
+    help="Fix the batch size. [default: dynamic]",
+)
 @options.image_size
 @click.option(
     "--profile",
-    type=options.IntList(),
+    type=options.Batches(),
     default="1,32,128",
     show_default=True,
     help="Smallest, tuned-for and largest batch of the engine.",
@@ -39,7 +44,9 @@ from .console import made, print_json, say, spinner, uninterrupted
 @options.model
 @options.engines
 @options.as_json
+@click.pass_context
 def command(
+    ctx: click.Context,
     want_onnx: bool,
     trt: str | None,
     fp16: bool,
@@ -62,6 +69,11 @@ def command(
         raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
     if fp16 and not want_onnx:
         raise click.UsageError("--fp16 is the precision of --onnx; give both.")
+    profile_given = ctx.get_parameter_source("profile") is ParameterSource.COMMANDLINE
+    if (targets or profile_given) and trt is None:
+        raise click.UsageError("--target and --profile are for the engine of --trt; give that too.")
+    if profile_given and batch is not None:
+        raise click.UsageError("--batch fixes the engine's batch size; give it or --profile.")
     if len(profile) != 3 or sorted(profile) != profile:
         raise click.BadParameter(
             "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"

@@ -53,6 +53,12 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted; nothing was left half-written.", err=True)
         sys.exit(1)
+    except MemoryError:
+        click.echo("Error: not enough memory for this; use a smaller --batch or --size.", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk behind stdout, say; files are handled where they are
+        click.echo(f"Error: the system refused: {error}.", err=True)
+        sys.exit(1)
     except UserError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -13,6 +13,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
 
+#: Beyond these a number is a slip of the finger; they keep shapes within what runtimes take.
+LARGEST_SIDE, LARGEST_BATCH = 16_384, 65_536
+
+
+class Seconds(click.ParamType[float]):
+    """A time above 0 and up to a day; ``nan`` and ``inf`` would never be over."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= 86_400:
+            self.fail(f"{value!r} is no time above 0 and up to 86400 seconds.", param, ctx)
+        return seconds
+
+
 class ImageSize(click.ParamType[tuple[int, int]]):
     """``224`` or ``HEIGHTxWIDTH`` as (height, width)."""
 
@@ -21,23 +40,33 @@ class ImageSize(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
-        if match is None or int(match[1]) == 0 or match[2] == "0":
-            self.fail(f"{value!r} is no image size; write 224 or 256x192.", param, ctx)
+        match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", value)
+        if match is None or max(int(match[1]), int(match[2] or 1)) > LARGEST_SIDE:
+            self.fail(
+                f"{value!r} is no image size up to {LARGEST_SIDE}; write 224 or 256x192.",
+                param,
+                ctx,
+            )
         return int(match[1]), int(match[2] or match[1])
 
 
-class IntList(click.ParamType[list[int]]):
-    """``1,8,32`` as a list of positive numbers."""
+class Batches(click.ParamType[list[int]]):
+    """``1,8,32`` as a list of batch sizes."""
 
     name = "N,N,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
         if isinstance(value, list):
             return value
-        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
-            self.fail(f"{value!r} is no list of positive numbers such as 1,8,32.", param, ctx)
-        return [int(part) for part in value.split(",")]
+        parts = value.split(",")
+        well_formed = all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in parts)
+        if not well_formed or max(map(int, parts)) > LARGEST_BATCH:
+            self.fail(
+                f"{value!r} is no list of batch sizes up to {LARGEST_BATCH} such as 1,8,32.",
+                param,
+                ctx,
+            )
+        return [int(part) for part in parts]
 
 
 class TargetList(click.ParamType[list[str]]):

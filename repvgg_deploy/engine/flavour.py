@@ -12,6 +12,10 @@ from ..optional import available, install_line
 _NO_FP32_GEMM = {"sm75"}
 
 
+class NoTensorRT(UserError):
+    """No TensorRT is installed that can build an engine here."""
+
+
 @dataclass(frozen=True)
 class Flavour:
     """``name`` is tensorrt or rtx; ``reason`` says why it was chosen."""
@@ -35,7 +39,7 @@ def choose_flavour() -> Flavour:
     """TensorRT where it is installed with a GPU, else TensorRT-RTX.
 
     Raises:
-        UserError: neither can build here.
+        NoTensorRT: neither can build here.
     """
     tensorrt = available("tensorrt")
     if tensorrt is not None and has_gpu():
@@ -44,7 +48,7 @@ def choose_flavour() -> Flavour:
     if rtx is not None:
         missing = "TensorRT is not installed" if tensorrt is None else "this machine has no GPU"
         return Flavour("rtx", rtx, f"{missing}, and TensorRT-RTX builds ahead of time without one")
-    raise UserError(
+    raise NoTensorRT(
         "no TensorRT can build an engine here, so the ONNX model is all that was made; to build "
         f"without a GPU: {install_line('rtx')} (with one: {install_line('tensorrt')})."
     )

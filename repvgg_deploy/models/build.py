@@ -33,12 +33,13 @@ def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> Non
                 f"{key} has shape {tuple(state[key].shape)}, but the rest of the network asks for "
                 f"{shape}; the file is damaged or mixes two networks."
             )
-        if key in state and state[key].is_floating_point() != value.is_floating_point():
+        if key in state and value.is_floating_point() > state[key].is_floating_point():
             raise UserError(f"{key} is of type {state[key].dtype}; save the weights as floats.")
     if extra := sorted(set(state) - set(expected)):
+        more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
         raise UserError(
-            f"{extra[0]} (and {len(extra) - 1} more) belongs to no part of a "
-            f"{spec.family} network; this tool would have to drop it, so it stops."
+            f"{extra[0]!r}{more} belongs to no part of a {spec.family} network, and fuse drops "
+            "nothing unasked; take it out of the checkpoint if the network does not need it."
         )
 
 

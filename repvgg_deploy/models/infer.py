@@ -13,8 +13,8 @@ from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, Form, block_n
 
 State = Mapping[str, Tensor]
 _BLOCK_KEY = {
-    "repvgg": re.compile(r"(stage[1-4])\.(\d+)\."),
-    "repvggplus": re.compile(r"(stage(?:1|2|3_first|3_second|4))\.blocks\.(\d+)\."),
+    "repvgg": re.compile(r"(stage[1-4])\.(0|[1-9][0-9]{0,3})\."),
+    "repvggplus": re.compile(r"(stage(?:1|2|3_first|3_second|4))\.blocks\.(0|[1-9][0-9]{0,3})\."),
 }
 _KERNEL: dict[Form, str] = {"train": "rbr_dense.conv.weight", "deploy": "rbr_reparam.weight"}
 
@@ -55,7 +55,7 @@ def _form(state: State) -> Form:
             "use the checkpoint as training saved it."
         )
     if not trained and not fused:
-        seen = ", ".join(list(state)[:3])
+        seen = ", ".join(map(repr, list(state)[:3]))
         raise UserError(
             f"no RepVGG blocks found (keys start with {seen}); fuse reads official RepVGG and "
             "RepVGGplus checkpoints, whose blocks have rbr_dense, rbr_1x1 and rbr_identity."

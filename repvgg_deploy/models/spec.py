@@ -93,10 +93,5 @@ class ArchSpec:
         return [block for block in self.blocks if block.stage == stage]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, the inverse of :meth:`from_dict`."""
+        """JSON-ready form."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ArchSpec:
-        blocks = tuple(BlockSpec(**block) for block in data["blocks"])
-        return cls(**{**data, "blocks": blocks, "aux_stages": tuple(data["aux_stages"])})

@@ -14,6 +14,10 @@ from ..errors import UserError
 _PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
 
+#: A dimension beyond this is no image.
+LARGEST = 16_384
+
+
 @dataclass(frozen=True)
 class OnnxInfo:
     """``batch`` is None where it is dynamic; height and width are fixed."""
@@ -42,9 +46,12 @@ def read_onnx_info(path: Path) -> OnnxInfo:
     inputs = [value for value in graph.input if value.name not in constants]
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
-    if len(inputs) != 1 or precision is None or len(shape) != 4 or 0 in shape[1:]:
+    one_each = len(inputs) == 1 and len(graph.output) == 1
+    sized = len(shape) == 4 and shape[0] >= 0 and all(0 < side <= LARGEST for side in shape[1:])
+    if not one_each or precision is None or not sized:
         raise UserError(
-            f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}; verify "
-            "takes models with one float image input [batch, C, H, W], C, H and W fixed."
+            f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "
+            f"outputs {[v.name for v in graph.output]}; verify takes models with one float "
+            "image input [batch, C, H, W], C, H and W fixed, and one output."
         )
     return OnnxInfo(path, precision, shape[0] or None, shape[1], shape[2], shape[3])

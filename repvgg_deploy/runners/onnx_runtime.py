@@ -25,16 +25,16 @@ class OrtRunner:
             raise UserError(f"ONNX Runtime has no {provider} here; run repvgg-deploy doctor.")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come back as exceptions, and we put them in words
         # Threads of an idle session would go on spinning after its run and slow the next session
         # down threefold: measured interleaved, every network would look as slow as that.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         source = model if isinstance(model, bytes) else str(model)
+        self._name = "the model" if isinstance(model, bytes) else str(model)
         try:
             self._session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's own exception types have no common root
-            name = "the model" if isinstance(model, bytes) else model
-            raise UserError(f"{name}: ONNX Runtime cannot load it: {error}") from error
+            raise UserError(f"{self._name}: ONNX Runtime cannot load it: {error}") from error
         self.runtime = f"onnxruntime ({device})"
         (self._input,) = self._session.get_inputs()
         self._dtype = _DTYPES[self._input.type]
@@ -43,7 +43,10 @@ class OrtRunner:
         self._feed = {self._input.name: batch.astype(self._dtype)}
 
     def step(self) -> None:
-        (self._logits,) = self._session.run(None, self._feed)
+        try:
+            (self._logits,) = self._session.run(None, self._feed)
+        except Exception as error:
+            raise UserError(f"{self._name}: ONNX Runtime cannot run it: {error}") from error
 
     def output(self) -> NDArray[np.float64]:
         return np.asarray(self._logits, dtype=np.float64)

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 Array = NDArray[Any]
 
 
@@ -35,5 +37,11 @@ def run(runner: Runner, samples: Array, batch: int | None = None) -> NDArray[np.
     for start in range(0, len(samples), batch or len(samples)):
         runner.load(samples[start : start + (batch or len(samples))])
         runner.step()
-        outputs.append(runner.output())
+        output = runner.output()
+        if output.ndim != 2:
+            raise UserError(
+                f"{runner.runtime}: the output has shape {output.shape}; only classification "
+                "networks, [batch, classes], can be compared."
+            )
+        outputs.append(output)
     return np.concatenate(outputs)

@@ -193,4 +193,7 @@ def _exported_size(folder: ModelFolder) -> tuple[int, int] | None:
 def _proof_line(proof: dict[str, Any] | None) -> str:
     if proof is None:
         return "not proved (fused with --no-verify, or fused before)"
-    return f"passed, error ratio {proof['end_to_end']['ratio']:.2g}"
+    ratio = proof.get("end_to_end", {}).get("ratio")
+    return (
+        f"passed, error ratio {ratio:.2g}" if isinstance(ratio, float) else "damaged in the sidecar"
+    )

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..artifacts import FusedArtifact, Source, store
+from ..checkpoint.load import is_finite
 from ..equivalence.proof import Proof, prove_fusion
 from ..errors import CheckFailed
 from ..files import whole_file
@@ -69,7 +70,8 @@ def fuse_checkpoint(
         del state[key]
     fuse_in_place(state, network.blocks, network.spec.eps, overwrite=not prove)
     fused = {key: value.float().contiguous() for key, value in state.items()}
-    folder = workspace.claim(name or path.stem, checkpoint.sha256)
+    _check_overflow(fused, path)
+    folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
 
     proof = None
     if prove and network.form == "train":
@@ -99,6 +101,15 @@ def fuse_checkpoint(
         folder, artifact, network.spec, checkpoint.wrapper, len(network.spec.blocks), dropped,
         proof, files,
     )  # fmt: skip
+
+
+def _check_overflow(fused: dict[str, Tensor], path: Path) -> None:
+    for key, tensor in fused.items():
+        if not is_finite(tensor):
+            raise CheckFailed(
+                f"{path}: the fused {key} does not fit into float32, although every weight of the "
+                "checkpoint does; its batch-norm statistics are out of all proportion."
+            )
 
 
 def _prove(

@@ -121,6 +121,12 @@ def _verify_networks(
 def _verify_onnx(
     reference: Subject, candidate: OnnxInfo, device: torch.device, images: Path | None
 ) -> Verdict:
+    channels = reference.channels if isinstance(reference, OnnxInfo) else reference.spec.in_channels
+    if channels != candidate.channels:
+        raise UserError(
+            f"{candidate.path}: takes images of {candidate.channels} channels and "
+            f"{_path(reference)} of {channels}; these are two networks."
+        )
     samples = _samples_for(candidate, images)
     precision = candidate.precision
     if isinstance(reference, OnnxInfo):
