@@ -13,6 +13,7 @@ from .protocol import Array
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SETTINGS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}  # fp32 means fp32
 
 
 class OrtRunner:
@@ -32,7 +33,9 @@ class OrtRunner:
         source = model if isinstance(model, bytes) else str(model)
         self._name = "the model" if isinstance(model, bytes) else str(model)
         try:
-            self._session = ort.InferenceSession(source, options, providers=[provider])
+            self._session = ort.InferenceSession(
+                source, options, providers=[(provider, _SETTINGS[device])]
+            )
         except Exception as error:  # ONNX Runtime's own exception types have no common root
             raise UserError(f"{self._name}: ONNX Runtime cannot load it: {error}") from error
         self.runtime = f"onnxruntime ({device})"

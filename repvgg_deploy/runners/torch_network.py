@@ -24,21 +24,28 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def exact_math() -> Iterator[None]:
-    """float32 means float32: TF32 off, deterministic cuDNN; the settings are put back after."""
+def no_tf32() -> Iterator[None]:
+    """float32 means float32 on a GPU too; torch lets cuDNN use TF32 unless told otherwise."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = (
-        False,
-        False,
-        True,
-        False,
-    )
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
     try:
-        with torch.inference_mode():
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@contextmanager
+def exact_math() -> Iterator[None]:
+    """For proofs: no TF32, and cuDNN's deterministic algorithms; settings are put back after."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with no_tf32(), torch.inference_mode():
             yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 class TorchRunner:

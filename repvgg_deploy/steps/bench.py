@@ -22,7 +22,7 @@ from ..models.network import RepVGG
 from ..optional import available
 from ..runners.onnx_runtime import PROVIDERS, OrtRunner
 from ..runners.protocol import Runner
-from ..runners.torch_network import TorchRunner
+from ..runners.torch_network import TorchRunner, no_tf32
 from ..workspace import ModelFolder
 from .export import default_image_size
 from .network import NetworkFile, read_network
@@ -152,7 +152,8 @@ def _contest(
     for runner in runners.values():
         runner.load(images)
     steps = {label: runner.step for label, runner in runners.items()}
-    seconds = measure(steps, duration, progress=lambda share: progress(name, batch, share))
+    with no_tf32():
+        seconds = measure(steps, duration, progress=lambda share: progress(name, batch, share))
     speedups = {
         label: speedup(seconds[label], seconds[FUSED]) for label in seconds if label != FUSED
     }
