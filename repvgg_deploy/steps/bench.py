@@ -14,7 +14,7 @@ import torch
 from ..artifacts import OnnxArtifact, read_sidecar, write_json
 from ..bench.environment import environment
 from ..bench.measure import measure
-from ..bench.stats import Ratio, Summary, speedup, summarize
+from ..bench.stats import INTERVAL_SAMPLES, Ratio, Summary, speedup, summarize
 from ..errors import UserError
 from ..export.graph import to_onnx
 from ..models.baseline import fold_conv_bn
@@ -122,6 +122,12 @@ def bench_model(
         for batch in batches:
             runners = dict(_runners(name, networks, size, threads))
             contests.append(_contest(name, batch, runners, deploy, size, duration, progress))
+    notes += [
+        f"{contest.runtime}, batch {contest.batch}: fewer than {INTERVAL_SAMPLES} samples, so no "
+        "interval; give a longer --duration"
+        for contest in contests
+        if any(ratio.low is None for ratio in contest.speedups.values())
+    ]
     result = BenchResult(
         model=folder.name,
         architecture=fused.architecture,
