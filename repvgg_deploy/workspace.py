@@ -76,8 +76,9 @@ class Workspace:
             return folder  # nothing there, or nothing that could be used
         if sha256 != source_sha256:
             raise UserError(
-                f"{folder.path}: holds a model made from another checkpoint ({path}); "
-                "give this one its own name with --name, or remove that folder."
+                f"{folder.path}: holds a model made from another checkpoint, or from an earlier "
+                f"state of it ({path}); give this one its own name with --name, or remove that "
+                "folder."
             )
         return folder
 

@@ -51,6 +51,23 @@ def test_slow_steps_run_once_each_however_short_the_duration() -> None:
     assert clock.log == ["a", "b", "a", "b"]
 
 
+def test_warm_up_lasts_until_two_rounds_agree() -> None:
+    clock = FakeClock()
+    durations = iter([8.0, 4.0, 2.0, 2.1, *[2.0] * 20])
+
+    def cooling_down() -> None:
+        clock.now += next(durations)
+
+    times = measure({"a": cooling_down}, duration=56.0, clock=clock)
+    assert times["a"] == pytest.approx([2.0] * 20)  # none of 8, 4, 2, 2.1
+
+
+def test_all_networks_have_the_same_number_of_samples() -> None:
+    clock = FakeClock()
+    times = measure({"a": clock.step("a", 1.0), "b": clock.step("b", 5.0)}, 31.0, clock=clock)
+    assert len(times["a"]) == len(times["b"]) == 4
+
+
 def test_a_step_that_fails_is_not_swallowed() -> None:
     def fail() -> None:
         raise MemoryError
@@ -131,7 +148,7 @@ def test_bench_needs_the_checkpoint_as_it_was(cli: Cli, checkpoint: Path) -> Non
     torch.save(training_state(seed=9), checkpoint)
     changed = cli("bench", "--duration", "0.1", "--size", "32")
     assert changed.code == 1
-    assert "has changed since it was fused" in changed.err
+    assert "has changed since fused.safetensors was made from it" in changed.err
     checkpoint.write_bytes(content)
     assert cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu").code == 0
 

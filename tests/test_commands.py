@@ -33,6 +33,7 @@ def test_models_table(cli: Cli) -> None:
 def test_doctor_names_every_missing_part(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_step, "available", lambda name: None)
     monkeypatch.setattr("repvgg_deploy.engine.flavour.available", lambda name: None)
+    monkeypatch.setattr(doctor_step, "has_gpu", lambda: True)
     result = cli("doctor")
     assert result.code == 0
     for extra in ("cpu", "rtx", "tensorrt"):
@@ -116,3 +117,4 @@ def test_unknown_commands_and_options(cli: Cli) -> None:
         assert result.code == 2
         assert "Traceback" not in result.err
         assert not Path("engines").exists()
+    assert "Did you mean 'fuse'?" in cli("fuze", "x").err

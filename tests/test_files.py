@@ -149,7 +149,7 @@ def test_one_name_holds_one_checkpoint(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     folder = fused_model(workspace, "ckpt", "1" * 64)
     assert workspace.claim("ckpt", "1" * 64) == folder  # the same checkpoint again
-    with pytest.raises(UserError, match=r"another checkpoint \(/x/ckpt.pth\).*--name"):
+    with pytest.raises(UserError, match=r"another checkpoint.*\(/x/ckpt.pth\).*--name"):
         workspace.claim("ckpt", "2" * 64)
 
 

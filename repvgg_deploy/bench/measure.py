@@ -9,6 +9,10 @@ Step = Callable[[], None]
 Clock = Callable[[], float]
 
 
+#: Two rounds in a row that differ by no more than this share are steady.
+STEADY = 0.2
+
+
 def measure(
     steps: Mapping[str, Step],
     duration: float,
@@ -18,22 +22,32 @@ def measure(
 ) -> dict[str, list[float]]:
     """Seconds of every run of each step, taken in turn: A B C, C B A, A B C, ...
 
-    Drift of the machine (clocks, heat, other load) so falls on all alike. Each step runs once
-    unmeasured to warm up, and at least once measured; after that ``duration`` (in seconds, the
-    warm-up included) ends the run. ``progress`` is told the share of it that is over.
+    Drift of the machine (clocks, heat, other load) so falls on all alike, and all have the same
+    number of samples. Unmeasured rounds come first, until two in a row agree or a third of
+    ``duration`` is over; then at least one measured round, and more until ``duration`` (in
+    seconds, the warm-up included) is over. ``progress`` is told the share of it that is over.
     """
     start = clock()
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {label: [] for label in steps}
     order = list(steps)
-    while True:
+
+    def run_round() -> dict[str, float]:
+        seconds = {}
         for label in order:
-            over = clock() - start >= duration
-            if over and all(times.values()):
-                return times
             begin = clock()
             steps[label]()
-            times[label].append(clock() - begin)
+            seconds[label] = clock() - begin
             progress(min(1.0, (clock() - start) / duration))
         order.reverse()
+        return seconds
+
+    before = sum(run_round().values())
+    while clock() - start < duration / 3:
+        now = sum(run_round().values())
+        if abs(now - before) <= STEADY * min(now, before):
+            break
+        before = now
+    order = list(steps)
+    rounds = [run_round()]
+    while clock() - start < duration:
+        rounds.append(run_round())
+    return {label: [seconds[label] for seconds in rounds] for label in steps}

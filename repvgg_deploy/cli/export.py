@@ -65,10 +65,10 @@ def command(
     builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. Image
     size: --size, else the size the variant was published at, else 224.
     """
-    if not want_onnx and trt is None:
-        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
     if fp16 and not want_onnx:
         raise click.UsageError("--fp16 is the precision of --onnx; give both.")
+    if not want_onnx and trt is None:
+        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
     profile_given = ctx.get_parameter_source("profile") is ParameterSource.COMMANDLINE
     if (targets or profile_given) and trt is None:
         raise click.UsageError("--target and --profile are for the engine of --trt; give that too.")
@@ -84,9 +84,11 @@ def command(
         from ..engine.flavour import choose_flavour
         from ..report.proof import check_line
         from ..report.text import counts_text
-        from ..steps.export import export_engine, export_onnx
+        from ..steps.export import check_targets, export_engine, export_onnx
         from ..workspace import Workspace
 
+    if trt is not None and targets:
+        check_targets(trt, targets)
     folder = Workspace(engines).model(model)
     onnx_precision = {"fp16" if fp16 else "fp32"} if want_onnx else set()
     results = {}
@@ -100,6 +102,11 @@ def command(
         say(f"{result.path.name}: {before}; {simplified}")
         say(f"{result.path.name}: {check_line(result.checks)}")
         made(result.path, elapsed, f"{precision}, opset {opset}, checked")
+    if not all(result.fused_proved for result in results.values()):
+        say(
+            "note: the fused weights carry no proof of their own (fused with --no-verify, or before"
+        )
+        say("they came here); the ONNX model was checked against them.")
     artifacts: list[object] = [result.artifact for result in results.values()]
     if trt is not None:
         flavour = choose_flavour()

@@ -71,5 +71,6 @@ def command(
         verdict = "fused and proved"
     for path in result.files:
         made(path, elapsed, verdict)
+    say(f"current model: {result.folder.name}")
     if as_json:
         print_json(result.artifact)

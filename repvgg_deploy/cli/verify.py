@@ -27,9 +27,9 @@ def command(
 ) -> None:
     """Prove that two FILES hold the same network.
 
-    Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, everything
-    that the workspace holds for the current model is held against its training checkpoint. Exit
-    code 3 where a proof fails.
+    Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, the current
+    model's fused weights are held against its training checkpoint, and each of its ONNX models
+    against the fused weights. Exit code 3 where a proof fails.
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")

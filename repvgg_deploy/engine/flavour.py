@@ -47,7 +47,7 @@ def choose_flavour() -> Flavour:
     rtx = available("tensorrt_rtx")
     if rtx is not None:
         missing = "TensorRT is not installed" if tensorrt is None else "this machine has no GPU"
-        return Flavour("rtx", rtx, f"{missing}, and TensorRT-RTX builds ahead of time without one")
+        return Flavour("rtx", rtx, f"{missing}, so TensorRT-RTX builds the engine; it needs no GPU")
     raise NoTensorRT(
         "no TensorRT can build an engine here, so the ONNX model is all that was made; to build "
         f"without a GPU: {install_line('rtx')} (with one: {install_line('tensorrt')})."

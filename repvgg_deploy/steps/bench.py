@@ -111,7 +111,7 @@ def bench_model(
 
     networks, notes = {FUSED: deploy.build()}, []
     if fused.source_form == "train":
-        train = _read_training_form(source_checkpoint(fused), fused.source.sha256)
+        train = read_network(source_checkpoint(fused)).build()
         networks = {RAW: train, FOLDED: fold_conv_bn(train), **networks}
     else:
         notes.append("the checkpoint was fused already, so there is no unfused network to compare")
@@ -177,16 +177,6 @@ def _runners(
         else:
             model = to_onnx(network.cpu(), size).SerializeToString()
             yield label, OrtRunner(model, device, threads)
-
-
-def _read_training_form(path: Path, sha256: str) -> RepVGG:
-    train = read_network(path)
-    if train.checkpoint.sha256 != sha256:
-        raise UserError(
-            f"{path}: has changed since it was fused, so it is no baseline for this network; "
-            "fuse it again."
-        )
-    return train.build()
 
 
 def _exported_size(folder: ModelFolder) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from ..bench.environment import cpu_name
-from ..engine.flavour import choose_flavour, rtx_targets
+from ..engine.flavour import choose_flavour, has_gpu, rtx_targets
 from ..errors import UserError
 from ..optional import available, install_line
 from .bench import runtimes_present
@@ -77,7 +77,8 @@ def _onnxruntime() -> Finding:
 def _tensorrt() -> Finding:
     trt = available("tensorrt")
     if trt is None:
-        return Finding("tensorrt", False, "not installed", install_line("tensorrt"))
+        remedy = install_line("tensorrt") if has_gpu() else ""
+        return Finding("tensorrt", False, "not installed; it needs an NVIDIA GPU", remedy)
     pycuda = "with" if available("pycuda.driver") else "without"
     return Finding("tensorrt", True, f"{trt.__version__}, {pycuda} a usable pycuda")
 

@@ -19,6 +19,7 @@ from ..export.half import check_half_range
 from ..export.simplify import operators, simplify
 from ..models.spec import ArchSpec
 from ..models.zoo import ZOO, variant_name
+from ..optional import available
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
@@ -31,13 +32,17 @@ CHECKED_BATCHES = (1, 2, 3)
 
 @dataclass(frozen=True)
 class OnnxResult:
-    """An ONNX model that passed; ``before`` and ``after`` count operators around onnxsim."""
+    """An ONNX model that passed; ``before`` and ``after`` count operators around onnxsim.
+
+    ``fused_proved``: whether the fused weights, which it was checked against, carry a proof.
+    """
 
     path: Path
     artifact: OnnxArtifact
     before: dict[str, int]
     after: dict[str, int]
     checks: list[Comparison]
+    fused_proved: bool
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,16 @@ def export_onnx(
             proof={"passed": True, "checks": [asdict(check) for check in checks]},
         ),
     )
-    return OnnxResult(path, artifact, operators(raw), operators(model), checks)
+    return OnnxResult(
+        path, artifact, operators(raw), operators(model), checks, fused.proof is not None
+    )
+
+
+def check_targets(precision: str, asked: list[str]) -> None:
+    """Refuse impossible RTX targets before any work, where TensorRT-RTX is there to say so."""
+    rtx = available("tensorrt_rtx")
+    if rtx is not None:
+        pick_targets(rtx, precision, asked)
 
 
 def export_engine(

@@ -15,6 +15,7 @@ from ..equivalence.compare import Comparison, compare
 from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
+from ..files import sha256_file
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.onnx_reference import OnnxFloat64Runner
 from ..runners.onnx_runtime import OrtRunner
@@ -45,6 +46,11 @@ class Verdict:
 
 def open_subject(path: Path) -> Subject:
     """A checkpoint, fused network or ONNX model; ONNX is told by its ending."""
+    if path.suffix == ".engine":
+        raise UserError(
+            f"{path}: engines cannot be verified yet, since that needs a GPU to run them; verify "
+            "the ONNX model it was built from."
+        )
     return read_onnx_info(path) if path.suffix == ".onnx" else read_network(path)
 
 
@@ -82,12 +88,17 @@ def verify_model(
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
-    """The checkpoint a fused network was made from; UserError where it is no longer there."""
+    """The checkpoint a fused network was made from; UserError where it is gone or has changed."""
     path = Path(artifact.source.path)
     if not path.exists():
         raise UserError(
             f"{path}: the training checkpoint of this model is gone; put it back there, "
             "or fuse it again from where it is now."
+        )
+    if sha256_file(path) != artifact.source.sha256:
+        raise UserError(
+            f"{path}: has changed since {artifact.file} was made from it; put the old one back, or "
+            "fuse the new one under another --name."
         )
     return path
 
