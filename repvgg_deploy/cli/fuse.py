@@ -69,8 +69,8 @@ def command(
         for line in proof_lines(result.proof):
             say(line)
         verdict = "fused and proved"
+    say(f"current model: {result.folder.name}")
     for path in result.files:
         made(path, elapsed, verdict)
-    say(f"current model: {result.folder.name}")
     if as_json:
         print_json(result.artifact)
