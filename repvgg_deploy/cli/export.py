@@ -65,19 +65,7 @@ def command(
     builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. Image
     size: --size, else the size the variant was published at, else 224.
     """
-    if fp16 and not want_onnx:
-        raise click.UsageError("--fp16 is the precision of --onnx; give both.")
-    if not want_onnx and trt is None:
-        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
-    profile_given = ctx.get_parameter_source("profile") is ParameterSource.COMMANDLINE
-    if (targets or profile_given) and trt is None:
-        raise click.UsageError("--target and --profile are for the engine of --trt; give that too.")
-    if profile_given and batch is not None:
-        raise click.UsageError("--batch fixes the engine's batch size; give it or --profile.")
-    if len(profile) != 3 or sorted(profile) != profile:
-        raise click.BadParameter(
-            "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
-        )
+    _check_usage(ctx)
 
     with uninterrupted():
         from ..engine.build import Profile
@@ -118,3 +106,22 @@ def command(
         artifacts.append(engine.artifact)
     if as_json:
         print_json(artifacts)
+
+
+def _check_usage(ctx: click.Context) -> None:
+    """Options that contradict one another, or that would have no effect, are refused."""
+    given = ctx.params
+    trt, profile = given["trt"], given["profile"]
+    profile_given = ctx.get_parameter_source("profile") is ParameterSource.COMMANDLINE
+    if given["fp16"] and not given["want_onnx"]:
+        raise click.UsageError("--fp16 is the precision of --onnx; give both.")
+    if not given["want_onnx"] and trt is None:
+        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
+    if (given["targets"] or profile_given) and trt is None:
+        raise click.UsageError("--target and --profile are for the engine of --trt; give that too.")
+    if profile_given and given["batch"] is not None:
+        raise click.UsageError("--batch fixes the engine's batch size; give it or --profile.")
+    if len(profile) != 3 or sorted(profile) != profile:
+        raise click.BadParameter(
+            "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
+        )
