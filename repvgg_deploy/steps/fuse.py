@@ -139,7 +139,7 @@ def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
     try:
         save_file(state, path, metadata={"format": "pt"})
     except SafetensorError as error:  # the Rust side puts the errno into the text
-        code = re.search(r"os error (\d+)", str(error))
+        code = re.search(r"(?:os error|code:) (\d+)", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), str(error)) from error
