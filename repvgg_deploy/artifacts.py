@@ -97,11 +97,6 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def source_of(path: Path) -> Source:
-    """A file as the source of the next artifact."""
-    return Source(str(path.resolve()), sha256_file(path))
-
-
 def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
@@ -129,7 +124,7 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(to_json(data) + "\n")
 
 
-def store(path: Path, write: Callable[[Path], None], describe: Callable[[str], A]) -> A:
+def store(path: Path, write: Callable[[Path], object], describe: Callable[[str], A]) -> A:
     """Write an artifact and its sidecar, both or neither.
 
     ``write`` fills the file at the path it is given; ``describe`` makes the artifact's record

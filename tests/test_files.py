@@ -77,7 +77,7 @@ def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_artifact_and_sidecar_come_together(tmp_path: Path) -> None:
     path = tmp_path / "fused.safetensors"
-    made = store(path, lambda temporary: temporary.write_bytes(b"weights") and None, artifact)
+    made = store(path, lambda temporary: temporary.write_bytes(b"weights"), artifact)
     assert made.sha256 == sha256_file(path)
     assert read_sidecar(path, FusedArtifact) == made
 
@@ -113,7 +113,7 @@ def change_sidecar(path: Path, **changes: object) -> None:
 )
 def test_sidecars_are_checked(tmp_path: Path, damage: object, sentence: str) -> None:
     path = tmp_path / "fused.safetensors"
-    store(path, lambda temporary: temporary.write_bytes(b"weights") and None, artifact)
+    store(path, lambda temporary: temporary.write_bytes(b"weights"), artifact)
     damage(path)  # type: ignore[operator]
     with pytest.raises(UserError, match=sentence):
         read_sidecar(path, FusedArtifact)
@@ -130,7 +130,7 @@ def fused_model(workspace: Workspace, name: str, source: str) -> ModelFolder:
     folder = workspace.claim(name, source)
     store(
         folder.fused,
-        lambda temporary: temporary.write_bytes(b"weights") and None,
+        lambda temporary: temporary.write_bytes(b"weights"),
         lambda sha256: artifact(sha256, source),
     )
     workspace.set_current(folder)

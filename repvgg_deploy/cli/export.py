@@ -92,9 +92,9 @@ def command(
         made(result.path, elapsed, f"{precision}, opset {opset}, checked")
     if not all(result.fused_proved for result in results.values()):
         say(
-            "note: the fused weights carry no proof of their own (fused with --no-verify, or before"
+            "note: the fused weights carry no proof of their own (fused with --no-verify, or "
+            "before they came here); the ONNX model was checked against them."
         )
-        say("they came here); the ONNX model was checked against them.")
     artifacts: list[object] = [result.artifact for result in results.values()]
     if trt is not None:
         flavour = choose_flavour()

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[F], F]
-
 
 #: Beyond these a number is a slip of the finger; they keep shapes within what runtimes take.
 LARGEST_SIDE, LARGEST_BATCH = 16_384, 65_536

@@ -2,7 +2,7 @@
 
 The network is made of six operators, so it is written straight from the module: no tracing, so no
 shape is frozen and any opset can be asked for. (torch.onnx.export's current exporter starts at
-opset 18 and takes longer than all of ``export`` does; its older one is deprecated.)
+opset 18 and fails to convert this network back to 17; its older one is deprecated.)
 """
 
 from __future__ import annotations

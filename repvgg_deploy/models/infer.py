@@ -21,7 +21,7 @@ _KERNEL: dict[Form, str] = {"train": "rbr_dense.conv.weight", "deploy": "rbr_rep
 
 @dataclass(frozen=True)
 class Inferred:
-    """What the keys and shapes say; every key of the state dict is accounted for."""
+    """What the keys and shapes say; ``check_layout`` then accounts for every single key."""
 
     spec: ArchSpec
     form: Form

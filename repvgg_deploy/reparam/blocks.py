@@ -54,12 +54,6 @@ def find_train_blocks(state: State, family: BlockFamily) -> list[TrainBlock]:
     return [_read_block(state, path, family) for path in paths]
 
 
-def find_fused_blocks(state: State, family: BlockFamily) -> list[str]:
-    """Paths of all blocks of ``family`` in deploy form, in the order of the file."""
-    ending = f".{family.fused}.weight"
-    return [key.removesuffix(ending) for key in state if key.endswith(ending)]
-
-
 def _read_block(state: State, path: str, family: BlockFamily) -> TrainBlock:
     for conv, bn in family.conv_bn:
         _require(state, path, conv, ("weight",), ndim=4)

@@ -13,7 +13,6 @@ from ..errors import UserError
 
 _PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
-
 #: A dimension beyond this is no image.
 LARGEST = 16_384
 

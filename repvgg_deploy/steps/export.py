@@ -139,7 +139,7 @@ def export_engine(
     path = folder.engine(source.precision, flavour.name)
     artifact = store(
         path,
-        lambda temporary: _write_bytes(temporary, engine),
+        lambda temporary: temporary.write_bytes(engine),
         lambda sha256: EngineArtifact(
             file=path.name,
             sha256=sha256,
@@ -177,7 +177,3 @@ def _check(
         compare(f"batch {n}", truth[:n], own[:n], run(runner, samples[:n]), precision)
         for n in batches
     ]
-
-
-def _write_bytes(path: Path, data: memoryview) -> None:
-    path.write_bytes(data)
