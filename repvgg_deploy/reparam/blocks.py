@@ -1,93 +1,219 @@
-"""Finding re-parameterizable blocks in a state dict, from keys and shapes alone."""
+"""One block in training form: which of its family's branches it has, and its geometry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from ..errors import UserError
-from .families import BlockFamily
+from .family import NUMBER, BlockFamily, Branch
 
 State = Mapping[str, Tensor]
 BN_LEAVES = ("weight", "bias", "running_mean", "running_var")
+_LEAVES = (*BN_LEAVES, "num_batches_tracked")
+
+Kind = Literal["conv", "linear", "norm", "scale"]
+
+
+class Misfit(Exception):
+    """No block of a family stands at a path, but something that looks like a part of one.
+
+    ``damaged``: so much like one that in a file with others of its family, it must be one.
+    """
+
+    def __init__(self, path: str, reason: str, damaged: bool) -> None:
+        super().__init__(reason)
+        self.path, self.reason, self.damaged = path, reason, damaged
+
+
+def below(path: str, name: str) -> str:
+    """``name`` below ``path``; the root's path is empty."""
+    return f"{path}.{name}" if path and name else path or name
+
+
+@dataclass(frozen=True)
+class Step:
+    """One linear operation; ``name`` is the full key prefix of its tensors."""
+
+    kind: Kind
+    name: str
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes channels, which a batch norm or a scale does not."""
+        return self.kind in ("conv", "linear")
+
+    def keys(self, state: State) -> list[str]:
+        """Its keys in ``state``."""
+        if self.kind == "scale":
+            return [self.name]
+        return [key for leaf in _LEAVES if (key := f"{self.name}.{leaf}") in state]
+
+
+@dataclass(frozen=True)
+class TrainBranch:
+    """A branch that a block has."""
+
+    branch: Branch
+    steps: tuple[Step, ...]
+
+    @property
+    def kernel_key(self) -> str | None:
+        """Key of the kernel; None where the branch mixes no channels."""
+        return next((f"{step.name}.weight" for step in self.steps if step.mixes), None)
 
 
 @dataclass(frozen=True)
 class TrainBlock:
     """One block in training form: where its branches are, and its geometry.
 
-    ``in_per_group`` is the kernel's input width, in_channels / groups. A block with an identity
+    ``in_per_group`` is the kernels' input width, in_channels / groups. A block with an identity
     has as many inputs as outputs, so there a group has ``in_per_group`` outputs as well.
+    ``kernel_key`` names a kernel of the fused kernel's size, where there is one.
     """
 
     path: str
     family: BlockFamily
+    branches: tuple[TrainBranch, ...]
+    outer_norm: Step | None
     out_channels: int
     in_per_group: int
-    has_identity: bool
+    kernel_size: tuple[int, int]
+    kernel_key: str | None
 
     @property
-    def kernel_key(self) -> str:
-        """Key of the k x k kernel, whose shape the fused kernel has."""
-        return f"{self.path}.{self.family.conv_bn[0][0]}.weight"
+    def fused_keys(self) -> tuple[str, str]:
+        """Keys of the fused weight and bias."""
+        fused = below(self.path, self.family.fused)
+        return below(fused, "weight"), below(fused, "bias")
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether a branch passes the input on, channel by channel."""
+        return any(branch.kernel_key is None for branch in self.branches)
+
+    def eps(self, given: float | None = None) -> float:
+        """Batch norm's eps: the given one, else the family's own."""
+        return self.family.eps if given is None else given
+
+    def steps(self) -> Iterator[Step]:
+        """Every operation with tensors."""
+        for branch in self.branches:
+            yield from branch.steps
+        if self.outer_norm is not None:
+            yield self.outer_norm
 
     def keys(self, state: State) -> list[str]:
         """Every key of ``state`` that folding this block takes away."""
-        names = [name for pair in self.family.conv_bn for name in pair] + [self.family.identity]
-        prefixes = tuple(f"{self.path}.{name}." for name in names)
-        return [key for key in state if key.startswith(prefixes)]
+        return list(dict.fromkeys(key for step in self.steps() for key in step.keys(state)))
 
 
-def find_train_blocks(state: State, family: BlockFamily) -> list[TrainBlock]:
-    """All blocks of ``family`` in training form, in the order of the file.
+def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | None:
+    """The block of ``family`` at ``path``; None where kernels have another size than its own.
 
     Raises:
-        UserError: a branch is missing or incomplete, or shapes do not fit.
+        Misfit: a branch that it must have is missing, in part or as a whole, or shapes do not fit.
     """
-    endings = [f".{name}.weight" for pair in family.conv_bn for name in pair]
-    endings.append(f".{family.identity}.weight")
-    paths = dict.fromkeys(
-        key.removesuffix(ending) for key in state for ending in endings if key.endswith(ending)
-    )
-    return [_read_block(state, path, family) for path in paths]
+    branches: list[TrainBranch] = []
+    for branch in family.branches:
+        found = list(_read_branch(state, path, branch)) if branch.steps else [TrainBranch(branch, ())]
+        if not found and not branch.optional:
+            name = branch.steps[0].replace(NUMBER, "0")
+            raise Misfit(path, f"{name}.weight is missing.", damaged=False)
+        sizes = [state[key].shape[-1] for found_one in found if (key := found_one.kernel_key)]
+        if branch.kernel and any(size != branch.kernel for size in sizes):
+            return None
+        branches += found
+    outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
+    if family.outer_norm and outer is None:
+        raise Misfit(path, f"{family.outer_norm}.weight is missing.", damaged=False)
+    folded = None if family.keeps_outer_norm else outer
+    return _with_geometry(state, path, family, branches, folded)
 
 
-def _read_block(state: State, path: str, family: BlockFamily) -> TrainBlock:
-    for conv, bn in family.conv_bn:
-        _require(state, path, conv, ("weight",), ndim=4)
-        _require(state, path, bn, BN_LEAVES, ndim=1)
-    weights = [state[f"{path}.{conv}.weight"] for conv, _ in family.conv_bn]
-    out, in_per_group = weights[0].shape[:2]
-    has_identity = f"{path}.{family.identity}.weight" in state
-    if has_identity:
-        _require(state, path, family.identity, BN_LEAVES, ndim=1)
-    norms = [bn for _, bn in family.conv_bn] + [family.identity] * has_identity
-    lengths = {len(state[f"{path}.{bn}.{leaf}"]) for bn in norms for leaf in BN_LEAVES}
-    shapes = {tuple(weight.shape[:2]) for weight in weights}
-    if lengths != {out} or len(shapes) > 1:
-        raise UserError(
-            f"block {path}: the shapes of its branches do not fit together "
-            f"(kernels {sorted(shapes)}, batch norms {sorted(lengths)}); is the file damaged?"
+def _read_branch(state: State, path: str, branch: Branch) -> Iterator[TrainBranch]:
+    """The branch as often as the block has it."""
+    for number in range(len(state)):
+        names = [step.replace(NUMBER, str(number)) for step in branch.steps]
+        steps = [_read_step(state, path, name) for name in names]
+        if steps[0] is None and not any(step and step.kind != "scale" for step in steps):
+            return  # a scale may be shared by several branches
+        if missing := [name for name, step in zip(names, steps, strict=True) if step is None]:
+            reason = f"{missing[0]}.weight is missing; fuse needs every tensor of a branch, so use "
+            raise Misfit(path, reason + "the checkpoint as training saved it.", damaged=True)
+        yield TrainBranch(branch, tuple(step for step in steps if step is not None))
+        if names == list(branch.steps):
+            return
+
+
+def _read_step(state: State, path: str, name: str) -> Step | None:
+    """The operation under a name, told by its tensors; None where it has none."""
+    full = below(path, name)
+    if full in state:
+        return Step("scale", full)
+    weight = state.get(f"{full}.weight")
+    if weight is not None and weight.ndim == 2:
+        return Step("linear", full)
+    leaves = [leaf for leaf in BN_LEAVES if f"{full}.{leaf}" in state]
+    if weight is not None and not {"running_mean", "running_var"} & set(leaves):
+        if weight.ndim not in (4, 5):
+            reason = f"{name}.weight has shape {tuple(weight.shape)}, not 4 dimensions."
+            raise Misfit(path, reason, damaged=True)
+        return Step("conv", full)
+    if leaves and len(leaves) < len(BN_LEAVES):
+        missing = next(leaf for leaf in BN_LEAVES if leaf not in leaves)
+        reason = f"{name}.{missing} is missing; fuse needs every tensor of a branch, so use the "
+        raise Misfit(path, reason + "checkpoint as training saved it.", damaged=True)
+    return Step("norm", full) if leaves else None
+
+
+def kernel(state: State, key: str) -> Tensor:
+    """A kernel as [out, in/groups, kh, kw]; MegEngine's is [g, out/g, in/g, kh, kw]."""
+    weight = state[key]
+    return weight[:, :, None, None] if weight.ndim == 2 else weight.flatten(0, weight.ndim - 4)
+
+
+def _with_geometry(
+    state: State, path: str, family: BlockFamily, branches: list[TrainBranch], outer: Step | None
+) -> TrainBlock:
+    kernels = {key: kernel(state, key).shape for b in branches if (key := b.kernel_key)}
+    widths = {(shape[0], shape[1]) for shape in kernels.values()}
+    lengths = _norm_lengths(state, branches, outer)
+    out = next(iter(widths))[0] if widths else next(iter(lengths))
+    in_per_group = next(iter(widths))[1] if widths else 1
+    has_identity = any(branch.steps and branch.kernel_key is None for branch in branches)
+    if len(widths) > 1 or lengths - {out} or (has_identity and out % in_per_group):
+        raise Misfit(
+            path,
+            "the shapes of its branches do not fit together (kernels "
+            f"{sorted(map(tuple, kernels.values()))}, batch norms {sorted(lengths)}); "
+            "is the file damaged?",
+            damaged=True,
         )
-    if has_identity and out % in_per_group:
-        raise UserError(
-            f"block {path}: {out} channels do not divide into groups of {in_per_group}."
-        )
-    return TrainBlock(path, family, out, in_per_group, has_identity)
+    strided = family.strided and re.search(family.strided, path)
+    if in_per_group not in (1, out) or strided:  # an identity needs as many in as out
+        branches = [branch for branch in branches if branch.steps]
+    sizes = [(shape[2], shape[3]) for shape in kernels.values()]
+    sizes += [(b.branch.average_pool,) * 2 for b in branches if b.branch.average_pool]
+    largest = max(sizes, default=(1, 1))
+    if any((largest[0] - h) % 2 or (largest[1] - w) % 2 for h, w in sizes):
+        raise Misfit(path, f"kernels of sizes {sizes} have no common centre.", damaged=False)
+    key = next((key for key, shape in kernels.items() if tuple(shape[2:]) == largest), None)
+    return TrainBlock(path, family, tuple(branches), outer, out, in_per_group, largest, key)
 
 
-def _require(state: State, path: str, name: str, leaves: tuple[str, ...], ndim: int) -> None:
-    for leaf in leaves:
-        tensor = state.get(f"{path}.{name}.{leaf}")
-        if tensor is None:
-            raise UserError(
-                f"block {path}: {name}.{leaf} is missing; fuse needs every branch of a block, "
-                "so use the checkpoint as training saved it."
-            )
-        if tensor.ndim != ndim:
-            shape = tuple(tensor.shape)
-            raise UserError(
-                f"block {path}: {name}.{leaf} has shape {shape}, not {ndim} dimensions."
-            )
+def _norm_lengths(state: State, branches: list[TrainBranch], outer: Step | None) -> set[int]:
+    """Channels of every per-channel operation after a branch's kernel, or without one."""
+    steps = [] if outer is None else [outer]
+    for branch in branches:
+        mixing = [place for place, step in enumerate(branch.steps) if step.mixes]
+        steps += branch.steps[mixing[-1] + 1 if mixing else 0 :]
+    return {
+        state[key].numel()
+        for step in steps
+        for key in step.keys(state)
+        if not key.endswith("num_batches_tracked")
+    }

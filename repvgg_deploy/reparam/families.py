@@ -1,28 +1,265 @@
-"""The family table: how each code base names the tensors of one re-parameterizable block."""
+"""The family table. docs/families.md shows how to add an entry."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+
+from .family import NUMBER, BlockFamily, Branch, conv_bn, norm
+
+_YOLO_EPS = 1e-3  # these code bases set it on every batch norm when they build a model
+
+_DENSE, _POINTWISE = conv_bn("rbr_dense"), conv_bn("rbr_1x1")
 
 
-@dataclass(frozen=True)
-class BlockFamily:
-    """Key names below a block's own path.
-
-    ``conv_bn``: (convolution, batch norm) of each branch, the first one being the k x k branch
-    that every block has. ``identity``: the batch norm of the identity branch, which a block has
-    or has not. ``fused``: the convolution that takes their place.
-    """
-
-    name: str
-    conv_bn: tuple[tuple[str, str], ...]
-    identity: str
-    fused: str
+def _mobileone(conv: str, scale: str, skip: str, bn: str = "bn") -> tuple[Branch, ...]:
+    """Any number of k x k branches, a 1x1 branch and an identity, each with its batch norm."""
+    return (
+        conv_bn(f"{conv}.{NUMBER}", bn=bn, optional=True),
+        conv_bn(scale, bn=bn, optional=True),
+        norm(skip),
+    )
 
 
-OFFICIAL = BlockFamily(
-    name="RepVGG (official)",
-    conv_bn=(("rbr_dense.conv", "rbr_dense.bn"), ("rbr_1x1.conv", "rbr_1x1.bn")),
-    identity="rbr_identity",
-    fused="rbr_reparam",
+def _rep_mixer(mixer: tuple[Branch, ...], skip: str, scale: tuple[str, ...]) -> tuple[Branch, ...]:
+    """FastViT's token mixer, x + scale * (mixer(x) - norm(x)) (FastViT paper, section 3.2)."""
+    inner = [
+        replace(branch, steps=(*(f"mixer.{step}" for step in branch.steps), *scale))
+        for branch in mixer
+    ]
+    return (Branch(), *inner, Branch((f"norm.{skip}", *scale), factor=-1.0))
+
+
+def _plain_conv(family: str) -> BlockFamily:
+    """A plain convolution and its batch norm, which YOLO's own ``fuse()`` folds too."""
+    branches = (Branch(("conv", "bn")),)
+    return BlockFamily(family, "Conv", branches, "conv", _YOLO_EPS, tail=("act",), companion=True)
+
+
+_MOBILEONE = _mobileone("rbr_conv", "rbr_scale", "rbr_skip")
+_TIMM_MOBILEONE = _mobileone("conv_kxk", "conv_scale", "identity")
+
+_QAREPVGG = BlockFamily(
+    "yolov6-qarepvgg",
+    "QARepVGGBlock",
+    (_DENSE, Branch(("rbr_1x1",)), Branch(attribute="rbr_identity")),
+    "rbr_reparam",
+    _YOLO_EPS,
+    outer_norm="bn",
+    keeps_outer_norm=True,
+    tail=("se", "nonlinearity"),
+    strided=r"(^|\.)(stem|ERBlock_\d\.0)$",
+    note="QARepVGGBlockV2 has the same keys and one branch more, an average pool; if these blocks "
+    "are V2, say --family yolov6-qarepvgg-v2",
 )
+_OFFICIAL = BlockFamily(
+    "repvgg",
+    "RepVGGBlock",
+    (_DENSE, _POINTWISE, norm("rbr_identity")),
+    "rbr_reparam",
+    tail=("se", "nonlinearity", "post_se"),
+    where=r"(^|\.)(stage|layer)_?\d",
+    training_only=r"(^|\.)stage\d(_first)?_aux\.",
+)
+
+#: In the order in which they are tried: a block that holds another one comes before it.
+FAMILIES: tuple[BlockFamily, ...] = (
+    _QAREPVGG,
+    _plain_conv("yolov6-qarepvgg"),
+    _plain_conv("yolov6-qarepvgg-v2"),
+    replace(
+        _QAREPVGG,
+        family="yolov6-qarepvgg-v2",
+        block="QARepVGGBlockV2",
+        branches=(*_QAREPVGG.branches, Branch(average_pool=3, attribute="rbr_avg")),
+        on_request=True,
+        note="",
+    ),
+    replace(
+        _OFFICIAL, family="zcls", fused="", where=r"(^|\.)stage(0|\d+\.\d+)\.0$", training_only=""
+    ),
+    _OFFICIAL,
+    replace(
+        _OFFICIAL,
+        family="yolov6",
+        eps=_YOLO_EPS,
+        where=r"(^|\.)(backbone|neck|ERBlock_\d|Rep_\w+)\.",
+        training_only="",
+    ),
+    _plain_conv("yolov6"),
+    BlockFamily(
+        "yolov7",
+        "RepConv",
+        (conv_bn("rbr_dense", "0", "1"), conv_bn("rbr_1x1", "0", "1"), norm("rbr_identity")),
+        "rbr_reparam",
+        _YOLO_EPS,
+        tail=("act",),
+    ),
+    _plain_conv("yolov7"),
+    BlockFamily(
+        "timm-repvgg",
+        "RepVggBlock",
+        (conv_bn("conv_kxk"), conv_bn("conv_1x1"), norm("identity")),
+        "reparam_conv",
+        tail=("drop_path", "attn", "act"),
+    ),
+    BlockFamily(
+        "timm-fastvit",
+        "RepMixer",
+        _rep_mixer(_TIMM_MOBILEONE, "identity", ("layer_scale.gamma",)),
+        "reparam_conv",
+    ),
+    BlockFamily(
+        "timm-fastvit",
+        "RepMixer without layer scale",
+        _rep_mixer(_TIMM_MOBILEONE, "identity", ()),
+        "reparam_conv",
+    ),
+    BlockFamily(
+        "timm-fastvit",
+        "ReparamLargeKernelConv",
+        (conv_bn("large_conv"), conv_bn("small_conv", optional=True)),
+        "reparam_conv",
+        tail=("se", "act"),
+    ),
+    BlockFamily(
+        "timm-fastvit", "RepConditionalPosEnc", (Branch(("pos_enc",)), Branch()), "reparam_conv"
+    ),
+    BlockFamily(
+        "timm-mobileone",
+        "MobileOneBlock",
+        _TIMM_MOBILEONE,
+        "reparam_conv",
+        tail=("drop_path", "attn", "se", "act"),
+    ),
+    BlockFamily(
+        "fastvit",
+        "RepMixer",
+        _rep_mixer(_MOBILEONE, "rbr_skip", ("layer_scale",)),
+        "reparam_conv",
+    ),
+    BlockFamily(
+        "fastvit",
+        "RepMixer without layer scale",
+        _rep_mixer(_MOBILEONE, "rbr_skip", ()),
+        "reparam_conv",
+    ),
+    BlockFamily(
+        "fastvit",
+        "ReparamLargeKernelConv",
+        (conv_bn("lkb_origin"), conv_bn("small_conv", optional=True)),
+        "lkb_reparam",
+        tail=("activation",),
+    ),
+    BlockFamily("fastvit", "RepCPE", (Branch(("pe",), kernel=7), Branch()), "reparam_conv"),
+    BlockFamily(
+        "mobileone", "MobileOneBlock", _MOBILEONE, "reparam_conv", tail=("se", "activation")
+    ),
+    BlockFamily(
+        "mmpretrain-repvgg",
+        "RepVGGBlock",
+        (conv_bn("branch_3x3", bn="norm"), conv_bn("branch_1x1", bn="norm"), norm("branch_norm")),
+        "branch_reparam",
+        tail=("se_layer", "act"),
+    ),
+    BlockFamily(
+        "mmpretrain-mobileone",
+        "MobileOneBlock",
+        _mobileone("branch_conv_list", "branch_scale", "branch_norm", bn="norm"),
+        "branch_reparam",
+        tail=("se_layer", "act"),
+    ),
+    BlockFamily(
+        "yolov9",
+        "RepConv",
+        (conv_bn("conv1", kernel=3), conv_bn("conv2", kernel=1), norm("bn")),
+        "conv",
+        _YOLO_EPS,
+        tail=("act",),
+    ),
+    _plain_conv("yolov9"),
+    BlockFamily(
+        "yolov10",
+        "RepVGGDW",
+        (conv_bn("conv", kernel=7), conv_bn("conv1", kernel=3)),
+        "conv",
+        _YOLO_EPS,
+        tail=("act",),
+    ),
+    _plain_conv("yolov10"),
+    BlockFamily(
+        "rtdetr",
+        "RepVggBlock",
+        (conv_bn("conv1", bn="norm", kernel=3), conv_bn("conv2", bn="norm", kernel=1)),
+        "conv",
+        tail=("act",),
+        keeps_branches=True,
+    ),
+    BlockFamily(
+        "repvit",
+        "RepVggDw",
+        (conv_bn("conv", "c", kernel=3), Branch(("conv1",), kernel=1), Branch()),
+        "",
+        outer_norm="bn",
+    ),
+    BlockFamily(
+        "repvit",
+        "RepVggDw, legacy",
+        (conv_bn("conv", "c", kernel=3), conv_bn("conv1", "c", kernel=1), Branch()),
+        "",
+    ),
+    BlockFamily(
+        "repvit",
+        "RepVitClassifier with distillation",
+        (
+            Branch(("head.bn", "head.l"), factor=0.5),
+            Branch(("head_dist.bn", "head_dist.l"), factor=0.5),
+        ),
+        "",
+    ),
+    BlockFamily("repvit", "RepVitClassifier", (Branch(("head.bn", "head.l")),), ""),
+    BlockFamily(
+        "repvit",
+        "Classfier with distillation",
+        (
+            Branch(("classifier.bn", "classifier.l"), factor=0.5),
+            Branch(("classifier_dist.bn", "classifier_dist.l"), factor=0.5),
+        ),
+        "",
+    ),
+    BlockFamily("repvit", "Classfier", (Branch(("classifier.bn", "classifier.l")),), ""),
+    BlockFamily("repvit", "ConvNorm", (Branch(("c", "bn")),), ""),
+    BlockFamily(
+        "repopt-vgg",
+        "RepVGGBlock",
+        (
+            Branch(("conv_3x3", "bn_3x3")),
+            Branch(("conv_1x1", "bn_1x1")),
+            norm("bn_identity"),
+        ),
+        "conv",
+        tail=("relu", "post_se"),
+    ),
+    BlockFamily(
+        "repopt-vgg",
+        "LinearAddBlock",
+        (
+            Branch(("conv", "scale_conv.weight")),
+            Branch(("conv_1x1", "scale_1x1.weight")),
+            Branch(("scale_identity.weight",), optional=True),
+        ),
+        "conv",
+        outer_norm="bn",
+        tail=("relu", "post_se"),
+    ),
+    replace(
+        _plain_conv("repopt-vgg"),
+        block="RealVGGBlock",
+        eps=1e-5,
+        tail=("relu", "post_se"),
+        where=r"(^|\.)stage(0|\d\.\d+)$",
+        companion=False,
+    ),
+)
+
+#: The code bases that ``--family`` can name.
+FAMILY_NAMES: tuple[str, ...] = tuple(dict.fromkeys(family.family for family in FAMILIES))

@@ -3,56 +3,80 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from .blocks import BN_LEAVES, State, TrainBlock
+from .blocks import BN_LEAVES, State, Step, TrainBlock, TrainBranch, kernel
 from .linear import LinearConv
 
-#: Output channels folded at once. They are independent, so a block's float64 working copies
-#: need never be larger than this many rows of it.
+#: Output channels folded at once: they are independent, so a block's float64 working copies need
+#: never be larger than this many rows of it. Rows of small kernels are taken more at a time.
 ROWS_AT_ONCE = 64
+_ELEMENTS_AT_ONCE = 2**16
 
 
 def fold_block(
     state: State,
     block: TrainBlock,
     eps: float,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fold one block: kernel [out, in/groups, k, k] and bias [out], computed in float64.
+    """Fold one block, computed in float64: kernel [out, in/groups, kh, kw] and bias [out].
 
-    The kernel is written to ``out`` where given, which may be the block's own k x k kernel.
+    They have ``dtype``, by default that of the block's kernel but float32 at least, and the shapes
+    that the block's own tensors have. The kernel is written to ``out`` where given, which may be
+    the block's own largest kernel.
     """
-    weight = torch.empty_like(state[block.kernel_key], dtype=dtype) if out is None else out
+    own = None if block.kernel_key is None else state[block.kernel_key]
+    dtype = dtype or torch.promote_types(torch.float32, _first(state, block).dtype)
+    shape = (block.out_channels, block.in_per_group, *block.kernel_size)
+    weight = torch.empty(shape if own is None else own.shape, dtype=dtype) if out is None else out
     bias = torch.empty(block.out_channels, dtype=dtype)
-    for rows, group_start in _row_slices(block):
-        conv = _fold_rows(state, block, eps, rows, group_start)
-        weight[rows], bias[rows] = conv.kernel.to(dtype), conv.bias.to(dtype)
-    return weight, bias
+    flat = weight.view(shape)
+    per_row = flat[0].numel()
+    rows_at_once = max(ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // per_row)
+    for start in range(0, block.out_channels, rows_at_once):
+        rows = slice(start, min(start + rows_at_once, block.out_channels))
+        conv = _fold_rows(state, block, eps, rows)
+        flat[rows], bias[rows] = conv.kernel.to(dtype), conv.bias.to(dtype)
+    return weight, bias.view(_bias_shape(state, block))
 
 
 def fuse_in_place(
-    state: dict[str, Tensor], blocks: list[TrainBlock], eps: float, *, overwrite: bool = False
-) -> None:
-    """Replace the branches of every block in ``state`` by its fused convolution, float32.
+    state: dict[str, Tensor], blocks: Iterable[TrainBlock], eps: float | None = None,
+    *, overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Replace the branches of every block in ``state`` by its fused convolution.
 
-    Branches leave as the convolution comes; pass ``dict(state)`` to keep the original. With
-    ``overwrite`` a fused kernel takes the memory of the block's k x k kernel, so whoever else
-    holds those tensors sees them change.
+    ``eps`` None: each family's own. Branches leave as the convolution comes; pass ``dict(state)``
+    to keep the original. With ``overwrite`` a fused kernel takes the memory of the block's largest
+    kernel, so whoever else holds those tensors sees them change.
     """
     unshared = _unshared(state) if overwrite else set()
     for block in blocks:
-        kernel = state[block.kernel_key]
-        reusable = block.kernel_key in unshared and kernel.dtype == torch.float32
-        weight, bias = fold_block(state, block, eps, out=kernel if reusable else None)
-        for key in block.keys(state):
-            del state[key]
-        state[f"{block.path}.{block.family.fused}.weight"] = weight
-        state[f"{block.path}.{block.family.fused}.bias"] = bias
+        key = block.kernel_key
+        reusable = key in unshared and key is not None and state[key].dtype == torch.float32
+        out = state[key] if reusable and key is not None else None
+        weight, bias = fold_block(state, block, block.eps(eps), out=out)
+        for name in () if block.family.keeps_branches else block.keys(state):
+            del state[name]
+        weight_key, bias_key = block.fused_keys
+        state[weight_key], state[bias_key] = weight, bias
+
+
+def _first(state: State, block: TrainBlock) -> Tensor:
+    return state[block.kernel_key or block.keys(state)[0]]
+
+
+def _bias_shape(state: State, block: TrainBlock) -> tuple[int, ...]:
+    """MegEngine's biases are [1, C, 1, 1], like its batch norms."""
+    norms = (step for step in block.steps() if step.kind == "norm")
+    step = next(norms, None)
+    shape = (-1,) if step is None else tuple(state[f"{step.name}.bias"].shape)
+    return shape if len(shape) == 4 else (-1,)
 
 
 def _unshared(state: State) -> set[str]:
@@ -62,41 +86,63 @@ def _unshared(state: State) -> set[str]:
         key
         for key, tensor in state.items()
         if holders[tensor.untyped_storage().data_ptr()] == 1
+        and tensor.is_contiguous()
         and tensor.untyped_storage().nbytes() == tensor.nbytes
     }
 
 
-def _row_slices(block: TrainBlock) -> Iterator[tuple[slice, int]]:
-    """Slices of output channels, with the first channel of their group.
-
-    Only the identity depends on the group, so without one the whole block counts as one group.
-    """
-    per_group = block.in_per_group if block.has_identity else block.out_channels
-    for group_start in range(0, block.out_channels, per_group):
-        stop = group_start + per_group
-        for start in range(group_start, stop, ROWS_AT_ONCE):
-            yield slice(start, min(start + ROWS_AT_ONCE, stop)), group_start
-
-
-def _fold_rows(
-    state: State, block: TrainBlock, eps: float, rows: slice, group_start: int
-) -> LinearConv:
-    """The sum of the branches for some rows, which within one group is an ungrouped convolution."""
-
-    def norm(name: str) -> LinearConv:
-        gamma, beta, mean, var = (state[f"{block.path}.{name}.{leaf}"][rows] for leaf in BN_LEAVES)
-        return LinearConv.batch_norm(gamma, beta, mean, var, eps)
-
-    def branch(conv: str, bn: str) -> LinearConv:
-        weight = state[f"{block.path}.{conv}.weight"][rows]
-        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-        return LinearConv.conv(weight, padding=padding).then(norm(bn))
-
-    first, *others = (branch(conv, bn) for conv, bn in block.family.conv_bn)
+def _fold_rows(state: State, block: TrainBlock, eps: float, rows: slice) -> LinearConv:
+    """The sum of the branches for some rows, which are an ungrouped convolution by themselves."""
+    first, *others = (_branch_rows(state, block, b, eps, rows) for b in block.branches)
     total = sum(others, first)
-    if block.has_identity:
-        output = torch.arange(rows.stop - rows.start)
-        picked = torch.zeros(len(output), block.in_per_group, 1, 1, dtype=torch.float64)
-        picked[output, output + rows.start - group_start] = 1
-        total = total + LinearConv.conv(picked).then(norm(block.family.identity))
+    if block.outer_norm is not None:
+        total = total.then(_per_channel(state, block.outer_norm, eps, rows))
     return total
+
+
+def _branch_rows(
+    state: State, block: TrainBlock, branch: TrainBranch, eps: float, rows: slice
+) -> LinearConv:
+    every = slice(None)
+    before: LinearConv | None = None  # per-channel operations in front of the kernel
+    conv = None if branch.kernel_key else _identity_rows(block, branch, rows)
+    for step in branch.steps:
+        if step.mixes:
+            conv = _kernel_rows(state, step, rows)
+            conv = conv if before is None else before.then(conv)
+        elif conv is None:
+            after = _per_channel(state, step, eps, every)
+            before = after if before is None else before.then(after)
+        else:
+            conv = conv.then(_per_channel(state, step, eps, rows))
+    assert conv is not None  # a branch without a kernel starts as the identity
+    factor = branch.branch.factor
+    if factor == 1:
+        return conv
+    scale = torch.full((conv.out_channels,), factor, dtype=torch.float64)
+    return conv.then(LinearConv.scale(scale, torch.zeros_like(scale)))
+
+
+def _kernel_rows(state: State, step: Step, rows: slice) -> LinearConv:
+    weight = kernel(state, f"{step.name}.weight")[rows]
+    bias = state.get(f"{step.name}.bias")
+    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    return LinearConv.conv(weight, None if bias is None else bias.flatten()[rows], padding=padding)
+
+
+def _per_channel(state: State, step: Step, eps: float, rows: slice) -> LinearConv:
+    if step.kind == "scale":
+        factor = state[step.name].flatten()[rows]
+        return LinearConv.scale(factor, torch.zeros_like(factor))
+    gamma, beta, mean, var = (state[f"{step.name}.{leaf}"].flatten()[rows] for leaf in BN_LEAVES)
+    return LinearConv.batch_norm(gamma, beta, mean, var, eps)
+
+
+def _identity_rows(block: TrainBlock, branch: TrainBranch, rows: slice) -> LinearConv:
+    """Rows of the identity, K[i, i mod (C/g)] = 1, or of an average pool."""
+    size = branch.branch.average_pool or 1
+    count = rows.stop - rows.start
+    picked = torch.zeros(count, block.in_per_group, size, size, dtype=torch.float64)
+    column = torch.arange(rows.start, rows.stop) % block.in_per_group
+    picked[torch.arange(count), column] = 1 / size**2
+    return LinearConv.conv(picked, padding=size // 2)
