@@ -16,7 +16,7 @@ from . import __version__
 from .errors import UserError
 from .files import sha256_file, whole_file
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Source:
 
 @dataclass(frozen=True)
 class FusedArtifact:
-    """A deploy-form network: safetensors in the official deploy key names.
+    """Deploy-form weights: safetensors in the key names of their code base's own deploy form.
 
     ``source_form`` is ``deploy`` where the checkpoint was fused already: then there is no
-    training form to measure against. ``proof`` holds the equivalence proof, None if skipped.
+    training form to measure against. ``reading`` says how the checkpoint was read (eps, family,
+    moving average). ``spec`` is None where the file holds no whole RepVGG network. ``proof`` holds
+    the equivalence proof, None if skipped.
     """
 
     file: str
@@ -41,7 +43,8 @@ class FusedArtifact:
     source_form: str
     family: str
     architecture: str
-    spec: dict[str, Any]
+    reading: dict[str, Any]
+    spec: dict[str, Any] | None
     proof: dict[str, Any] | None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())

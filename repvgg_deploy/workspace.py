@@ -30,6 +30,10 @@ class ModelFolder:
         return self.path / "fused.pth"
 
     @property
+    def fused_pkl(self) -> Path:
+        return self.path / "fused.pkl"
+
+    @property
     def bench(self) -> Path:
         return self.path / "bench.json"
 

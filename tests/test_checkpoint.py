@@ -31,7 +31,10 @@ def test_golden_files(name: str) -> None:
         (lambda s: {"state_dict": s, "epoch": 3}, "state_dict"),
         (lambda s: {"model": s}, "model"),
         (lambda s: {"model_state_dict": s}, "model_state_dict"),
-        (lambda s: {"model_ema": s}, "model_ema"),
+        (
+            lambda s: {"model_ema": s},
+            "model_ema, the moving average, which is what gets deployed; --no-ema takes the other",
+        ),
         (
             lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
             "state_dict, prefix module.",
@@ -136,9 +139,9 @@ BAD_FILES = {
     "truncated zip": "truncated or damaged",
     "cut in the middle": "truncated or damaged",
     "truncated safetensors": "truncated or damaged",
-    "whole model": "loading them could run code",
+    "whole model": "loading it could run any code",
     "bare pickle": "could run code|neither a PyTorch|truncated or damaged",
-    "code": "loading them could run code",
+    "code": "loading it could run any code",
     "nan": "'stage1.0.rbr_1x1.conv.weight' holds NaN or infinity",
     "infinity": "'linear.bias' holds NaN or infinity",
     "negative variance": "'stage1.0.rbr_1x1.bn.running_var' holds a negative variance",

@@ -33,7 +33,7 @@ def test_half_precision_for_every_target(fused: Cli) -> None:
     assert result.code == 0, result.err
     engine, onnx = Path("engines/ckpt/fp16.rtx.engine"), Path("engines/ckpt/fp16.onnx")
     record = json.loads(engine.with_name("fp16.rtx.engine.json").read_text())
-    assert record == {"schema": 1, **json.loads(result.out)[-1]}
+    assert record == {"schema": 2, **json.loads(result.out)[-1]}
     assert record["sha256"] == sha256_file(engine)
     assert record["source"] == {"path": "fp16.onnx", "sha256": sha256_file(onnx)}
     assert (record["flavour"], record["precision"]) == ("rtx", "fp16")

@@ -15,10 +15,9 @@ from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.spec import ArchSpec
-from repvgg_deploy.reparam.blocks import find_train_blocks
-from repvgg_deploy.reparam.families import OFFICIAL
+from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fold_block, fuse_in_place
-from repvgg_deploy.steps.network import read_network
+from repvgg_deploy.steps.weights import read_weights
 
 from .helpers import TRAIN_NAMES, golden, tiny_spec, training_state
 
@@ -96,7 +95,7 @@ def test_probe_inputs_hold_noise_and_extremes() -> None:
 
 
 def prove(train: State, fused: State, spec: ArchSpec, fold_from: State | None = None) -> Proof:
-    blocks = {block.path: block for block in find_train_blocks(train, OFFICIAL)}
+    blocks = {block.path: block for block in find_blocks(train).blocks}
     source = fold_from or train
     return prove_fusion(
         build(train, spec, "train"),
@@ -109,7 +108,7 @@ def prove(train: State, fused: State, spec: ArchSpec, fold_from: State | None = 
 
 def fused_state(train: State, spec: ArchSpec, eps: float = 1e-5) -> State:
     state = dict(train)
-    fuse_in_place(state, find_train_blocks(state, OFFICIAL), eps)
+    fuse_in_place(state, find_blocks(state).blocks, eps)
     return state
 
 
@@ -129,9 +128,11 @@ def test_a_right_fusion_passes(groups: int, se_ratio: int) -> None:
 
 @pytest.mark.parametrize("name", TRAIN_NAMES)
 def test_golden_networks_stay_near_one(name: str) -> None:
-    network = read_network(golden(name))
-    state = {k: v for k, v in network.checkpoint.state.items() if "_aux." not in k}
-    proof = prove(network.checkpoint.state, fused_state(state, network.spec), network.spec)
+    weights = read_weights(golden(name))
+    state = {k: v for k, v in weights.checkpoint.state.items() if "_aux." not in k}
+    proof = prove(
+        weights.checkpoint.state, fused_state(state, weights.network.spec), weights.network.spec
+    )
     assert proof.passed, proof.failures
     assert proof.end_to_end.ratio < 3
 

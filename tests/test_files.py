@@ -25,7 +25,8 @@ from repvgg_deploy.workspace import ModelFolder, Workspace
 def artifact(sha256: str, source: str = "a" * 64) -> FusedArtifact:
     return FusedArtifact(
         file="fused.safetensors", sha256=sha256, source=Source("/x/ckpt.pth", source),
-        source_form="train", family="repvgg", architecture="RepVGG-A0", spec={}, proof=None,
+        source_form="train", family="repvgg", architecture="RepVGG-A0", reading={},
+        spec={}, proof=None,
     )  # fmt: skip
 
 
@@ -104,9 +105,9 @@ def change_sidecar(path: Path, **changes: object) -> None:
         (lambda p: sidecar_path(p).unlink(), "no such file"),
         (lambda p: sidecar_path(p).write_text("{"), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
-        (lambda p: sidecar_path(p).write_text('{"schema": 1, "source": {}}'), "is damaged"),
+        (lambda p: sidecar_path(p).write_text('{"schema": 2, "source": {}}'), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[" * 99_999), "is damaged"),
-        (lambda p: change_sidecar(p, schema=2), "another version"),
+        (lambda p: change_sidecar(p, schema=1), "another version"),
         (lambda p: change_sidecar(p, source={"path": 5, "sha256": ""}), "path is no str"),
         (lambda p: change_sidecar(p, proof=[]), "proof is no dict"),
     ],

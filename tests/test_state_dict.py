@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.reparam import state_dict
-from repvgg_deploy.reparam.blocks import find_train_blocks
-from repvgg_deploy.reparam.families import OFFICIAL
+from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fold_block, fuse_in_place
-from repvgg_deploy.steps.network import read_network
+from repvgg_deploy.steps.weights import read_weights
 
 from .helpers import MANIFEST, TRAIN_NAMES, golden, golden_arrays, tiny_spec, training_state
 
@@ -41,7 +40,7 @@ def test_a_block_by_hand() -> None:
             ("weight", "bias", "running_mean", "running_var"), values, strict=True
         ):
             state[f"b.{name}.{leaf}"] = torch.tensor([float(value)])
-    (block,) = find_train_blocks(state, OFFICIAL)
+    (block,) = find_blocks(state, anywhere=True).blocks
     weight, bias = fold_block(state, block, eps=1.0)
     assert weight.tolist() == [[[[1, 2, 3], [4, 31 - 5, 6], [7, 8, 9]]]]
     assert bias.tolist() == [7]
@@ -51,10 +50,10 @@ def test_a_block_by_hand() -> None:
 def test_golden_networks_fuse_to_the_truth(name: str) -> None:
     """As near to the official network's float64 output as the official conversion comes."""
     arrays = golden_arrays(name)
-    network = read_network(golden(name))
-    state = {k: v for k, v in network.checkpoint.state.items() if "_aux." not in k}
-    fuse_in_place(state, network.blocks, network.spec.eps)
-    fused = build(state, network.spec, "deploy")
+    weights = read_weights(golden(name))
+    state = {k: v for k, v in weights.checkpoint.state.items() if "_aux." not in k}
+    fuse_in_place(state, weights.blocks)
+    fused = build(state, weights.network.spec, "deploy")
     with torch.inference_mode():
         output = fused(torch.from_numpy(arrays["x"])).numpy()
     own = np.abs(arrays["y"] - arrays["y64"]).max()
@@ -68,7 +67,7 @@ def test_golden_training_form_is_ours(name: str) -> None:
     """Our training module computes what the official one did, in float64 to the last digits."""
     arrays = golden_arrays(name)
     with torch.inference_mode():
-        output = read_network(golden(name)).build(torch.float64)(
+        output = read_weights(golden(name)).network.build(torch.float64)(
             torch.from_numpy(arrays["x"]).double()
         )
     np.testing.assert_allclose(output.numpy(), arrays["y64"], rtol=0, atol=1e-14)
@@ -79,7 +78,7 @@ def test_golden_training_form_is_ours(name: str) -> None:
 def test_row_slices_change_nothing(groups: int, rows: int, seed: int) -> None:
     """However few rows are folded at once, grouped or not, the result is the same to the bit."""
     state = training_state(tiny_spec(widths=(8, 8, 8, 8, 8), groups=groups), seed)
-    blocks = find_train_blocks(state, OFFICIAL)
+    blocks = find_blocks(state).blocks
     whole = [fold_block(state, block, 1e-5, torch.float64) for block in blocks]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state_dict, "ROWS_AT_ONCE", rows)
@@ -92,8 +91,8 @@ def test_row_slices_change_nothing(groups: int, rows: int, seed: int) -> None:
 def test_fusing_leaves_the_rest_alone_and_lets_branches_go() -> None:
     state = training_state()
     original, kept = dict(state), {k: v.clone() for k, v in state.items()}
-    fuse_in_place(state, find_train_blocks(state, OFFICIAL), 1e-5)
-    assert find_train_blocks(state, OFFICIAL) == []
+    fuse_in_place(state, find_blocks(state).blocks, 1e-5)
+    assert find_blocks(state).blocks == []
     assert [
         k.removesuffix(".rbr_reparam.weight") for k in state if k.endswith("reparam.weight")
     ] == [
@@ -115,7 +114,7 @@ def test_overwriting_gives_the_same_and_spares_tied_weights() -> None:
     state[tied.format(2)] = state[tied.format(1)]  # as torch.load keeps tied weights
     expected, overwritten = dict(state), {k: v.clone() for k, v in state.items()}
     overwritten[tied.format(2)] = overwritten[tied.format(1)]
-    blocks = find_train_blocks(state, OFFICIAL)
+    blocks = find_blocks(state).blocks
     fuse_in_place(expected, blocks, 1e-5)
     kernel = overwritten["stage0.rbr_dense.conv.weight"]
     fuse_in_place(overwritten, blocks, 1e-5, overwrite=True)
@@ -127,7 +126,7 @@ def test_half_precision_checkpoints_fold_in_float64() -> None:
     state = training_state()
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     exact = {k: v.double() if v.is_floating_point() else v for k, v in half.items()}
-    (block, *_) = find_train_blocks(half, OFFICIAL)
+    (block, *_) = find_blocks(half).blocks
     weight, _ = fold_block(half, block, 1e-5)
     expected, _ = fold_block(exact, block, 1e-5, torch.float64)
     assert weight.dtype == torch.float32
@@ -142,7 +141,7 @@ def test_half_precision_checkpoints_fold_in_float64() -> None:
         (("drop", "stage3.1.rbr_identity.bias"), "stage3.1: rbr_identity.bias is missing"),
         (("shape", "stage2.0.rbr_1x1.conv.weight", (8, 3, 1, 1)), "do not fit together"),
         (("shape", "stage2.0.rbr_1x1.bn.bias", (7,)), "do not fit together"),
-        (("shape", "stage2.0.rbr_dense.conv.weight", (8, 4)), "not 4 dimensions"),
+        (("shape", "stage2.0.rbr_dense.conv.weight", (8, 4)), "do not fit together"),
     ],
 )
 def test_damaged_blocks(change: tuple[object, ...], sentence: str) -> None:
@@ -153,4 +152,4 @@ def test_damaged_blocks(change: tuple[object, ...], sentence: str) -> None:
     else:
         state[str(key)] = torch.zeros(rest[0])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=sentence):
-        find_train_blocks(state, OFFICIAL)
+        find_blocks(state)

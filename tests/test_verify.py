@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.build import build
-from repvgg_deploy.reparam.blocks import find_train_blocks
-from repvgg_deploy.reparam.families import OFFICIAL
+from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 
 from .conftest import Cli
@@ -70,7 +69,7 @@ def faulty_weights(fault: str) -> dict[str, torch.Tensor]:
     if fault == "identity dropped":
         for leaf in ("weight", "bias"):
             state[f"stage3.1.rbr_identity.{leaf}"] = torch.zeros(8)
-    fuse_in_place(state, find_train_blocks(state, OFFICIAL), eps)
+    fuse_in_place(state, find_blocks(state).blocks, eps)
     if fault == "kernel shifted":
         state["stage2.0.rbr_reparam.weight"] = state["stage2.0.rbr_reparam.weight"].roll(1, 2)
     return state

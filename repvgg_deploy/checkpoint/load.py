@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,9 +16,17 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import sha256_file
+from .numpy_pickle import read_numpy_pickle
 from .unwrap import unwrap
 
+_PICKLED_MODEL = """holds a pickled model (Python objects, not tensors alone), and loading it \
+could run any code that the file brings along, so it is refused. Where you trust the file and have \
+its code base, turn it into a state dict and give that:
+    ckpt = torch.load("model.pt", map_location="cpu", weights_only=False)
+    model = (ckpt.get("ema") or ckpt["model"]) if isinstance(ckpt, dict) else ckpt
+    torch.save(model.float().state_dict(), "state_dict.pth")"""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+Kind = Literal["torch", "safetensors", "numpy pickle"]
 _PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the zip format
 
 
@@ -33,6 +42,7 @@ class Checkpoint:
     wrapper: str
     state: dict[str, Tensor]
     digest: Future[str]
+    kind: Kind
 
     @property
     def sha256(self) -> str:
@@ -40,10 +50,10 @@ class Checkpoint:
         return self.digest.result()
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a ``.pth`` / ``.pt`` (``weights_only=True``) or ``.safetensors`` checkpoint.
+def load_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
+    """Read a ``.pth`` / ``.pt`` (``weights_only=True``), ``.safetensors`` or MegEngine checkpoint.
 
-    The format is told from the content, not from the name.
+    The format is told from the content, not from the name. ``ema`` as in :func:`unwrap`.
 
     Raises:
         UserError: missing, a folder, empty, truncated, not a checkpoint, holds code, has an
@@ -53,14 +63,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     pool = ThreadPoolExecutor(1)
     digest = pool.submit(sha256_file, path)
     pool.shutdown(wait=False)
-    content = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
-    state, wrapper = unwrap(content, path)
+    content = _READERS[kind](path)
+    state, wrapper = unwrap(content, path, ema)
     _check_tensors(state, path)
-    return Checkpoint(path, wrapper, state, digest)
+    return Checkpoint(path, wrapper, state, digest, kind)
 
 
-def _sniff(path: Path) -> str:
-    """``torch`` or ``safetensors``, from the first bytes."""
+def _sniff(path: Path) -> Kind:
+    """The kind of file, from the first bytes."""
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
@@ -76,6 +86,8 @@ def _sniff(path: Path) -> str:
         raise UserError(f"{path}: is empty; copy or download the checkpoint again.")
     if head[:2] == b"PK" or head[:2] == _PICKLE_PROTOCOL_2:
         return "torch"
+    if head[:1] == b"\x80" and head[1] in (3, 4, 5):
+        return "numpy pickle"
     if head[8:9] == b"{":
         return "safetensors"
     raise UserError(
@@ -88,10 +100,7 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds Python objects beside tensors, and loading them could run code from "
-            "the file; save model.state_dict() where the file was made, and give that."
-        ) from error
+        raise UserError(f"{path}: {_PICKLED_MODEL}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: is truncated or damaged; copy or download the checkpoint again."
@@ -105,6 +114,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: is truncated or damaged ({error}); copy or download the checkpoint again."
         ) from error
+
+
+_READERS: dict[Kind, Callable[[Path], Any]] = {
+    "torch": _read_torch,
+    "safetensors": _read_safetensors,
+    "numpy pickle": read_numpy_pickle,
+}
 
 
 def _check_tensors(state: dict[str, Tensor], path: Path) -> None:

@@ -11,28 +11,41 @@ from torch import Tensor
 from ..errors import UserError
 
 #: Keys under which projects store a state dict, in the order in which they are tried.
-WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
+RAW = ("state_dict", "model", "model_state_dict", "module")
+#: Keys of its exponential moving average, which is what projects that keep one deploy.
+EMA = ("state_dict_ema", "model_ema", "ema")
+WRAPPERS = (*RAW, *EMA)
 #: What DataParallel / DistributedDataParallel and torch.compile put before every key.
 PREFIXES = ("module.", "_orig_mod.")
 #: Wrappers inside wrappers are opened this far; ``ema`` in ``model`` is the most that was seen.
 DEEPEST = 4
 
 
-def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], str]:
     """The state dict in ``content`` and how it was held, e.g. ``state_dict, prefix module.``.
 
+    ``ema`` chooses between the weights and their moving average; None: the average where the file
+    has one.
+
     Raises:
-        UserError: no state dict under any known wrapper.
+        UserError: no state dict under any known wrapper, or no moving average where one was asked.
     """
     opened: list[str] = []
     while not _is_state_dict(content):
-        name = _known_wrapper(content)
+        name = _known_wrapper(content, ema)
         if name is None or len(opened) == DEEPEST:  # a hostile file may hold itself
             raise UserError(f"{path}: {_unknown(content)}")
         opened.append(name)
         content = content[name]
+    averaged = any(name in EMA for name in opened)
+    if ema and not averaged:
+        raise UserError(
+            f"{path}: holds no moving average (none of {', '.join(EMA)}); leave out --ema."
+        )
     state = {key: value.detach() for key, value in content.items()}
     held = opened or ["bare state dict"]
+    if averaged and ema is None:
+        held.append("the moving average, which is what gets deployed; --no-ema takes the other")
     for prefix in _prefixes(state):
         held.append(f"prefix {prefix}")
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -47,10 +60,11 @@ def _is_state_dict(content: Any) -> bool:
     )
 
 
-def _known_wrapper(content: Any) -> str | None:
+def _known_wrapper(content: Any, ema: bool | None) -> str | None:
     if not isinstance(content, Mapping):
         return None
-    return next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+    names = RAW if ema is False else (*EMA, *RAW)
+    return next((name for name in names if isinstance(content.get(name), Mapping)), None)
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> list[str]:

@@ -102,3 +102,17 @@ image_size = click.option("--size", "image_size", type=ImageSize(), help="Image 
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
 )
+eps = click.option(
+    "--eps",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Batch norm's eps, which no checkpoint holds. [default: the family's own]",
+)
+family = click.option(
+    "--family",
+    help="Read the blocks as this code base's (docs/families.md). [default: by keys and shapes]",
+)
+ema = click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Take the moving average of the weights, or not. [default: where there is one]",
+)

@@ -12,6 +12,9 @@ from .console import print_json, say, spinner, uninterrupted
 
 @click.command("verify")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@options.eps
+@options.family
+@options.ema
 @options.images
 @options.device
 @options.model
@@ -19,6 +22,9 @@ from .console import print_json, say, spinner, uninterrupted
 @options.as_json
 def command(
     files: tuple[Path, ...],
+    eps: float | None,
+    family: str | None,
+    ema: bool | None,
     images: Path | None,
     device: str,
     model: str | None,
@@ -29,7 +35,8 @@ def command(
 
     Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, the current
     model's fused weights are held against its training checkpoint, and each of its ONNX models
-    against the fused weights. Exit code 3 where a proof fails.
+    against the fused weights. --eps, --family and --ema say how to read FILES that are
+    checkpoints. Exit code 3 where a proof fails.
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")
@@ -38,10 +45,12 @@ def command(
             from ..errors import CheckFailed
             from ..report.proof import verdict_dict, verdict_lines
             from ..steps.verify import verify_model, verify_pair
+            from ..steps.weights import Reading
             from ..workspace import Workspace
 
         if files:
-            verdicts = [verify_pair(files[0], files[1], device, images)]
+            reading = Reading(eps, family, ema)
+            verdicts = [verify_pair(files[0], files[1], device, images, reading)]
         else:
             verdicts = verify_model(Workspace(engines).model(model), device, images)
     for verdict in verdicts:

@@ -34,11 +34,12 @@ Fold = Callable[[str], tuple[Tensor, Tensor]]
 class Proof:
     """``parts``: every block, every squeeze-excitation and the classifier, each on its own.
 
-    ``algebra`` maps a block to the relative error of its float64 fold (empty: not asked).
+    ``end_to_end`` is None where the network around the blocks is not known. ``algebra`` maps a
+    block to the relative error of its float64 fold (empty: not asked).
     """
 
     parts: tuple[Comparison, ...]
-    end_to_end: Comparison
+    end_to_end: Comparison | None
     algebra: dict[str, float]
     device: str
 
@@ -53,7 +54,8 @@ class Proof:
     @property
     def failures(self) -> list[str]:
         """One line for each thing that does not hold; empty where the proof passes."""
-        lines = [f"{c.name}: {c.reason}" for c in (*self.parts, self.end_to_end) if not c.passed]
+        judged = self.parts if self.end_to_end is None else (*self.parts, self.end_to_end)
+        lines = [f"{c.name}: {c.reason}" for c in judged if not c.passed]
         lines += [
             f"{name}: folded in float64 it differs by {error:.1e}, more than {EXACT_LIMIT:g}"
             for name, error in self.algebra.items()
@@ -99,8 +101,7 @@ def prove_fusion(
             judge(name, linear, block.linear(given), fused.linear(given))
             if fold is not None:
                 output = _convolve(fused, truth, *fold(name))
-                largest = max(float(branch.abs().max()) for branch in branches)
-                algebra[name] = float((output - linear).abs().max()) / max(largest, _TINY)
+                algebra[name] = relative_error(output, torch.stack(branches))
             truth = exact.activation(linear)
             if block.squeeze_excite is not None:
                 given = linear.float()
@@ -113,6 +114,13 @@ def prove_fusion(
         judge("end to end", head(truth), train.linear(reference), deploy.linear(candidate))
     *parts, end_to_end = comparisons
     return Proof(tuple(parts), end_to_end, algebra, str(device))
+
+
+def relative_error(output: Tensor, branches: Tensor) -> float:
+    """The largest difference to the sum of ``branches`` [branches, N, C, H, W], relative to the
+    largest value in them."""
+    difference = float((output - branches.sum(0)).abs().max())
+    return difference / max(float(branches.abs().max()), _TINY)
 
 
 def _convolve(fused: RepVGGBlock, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def skeleton(spec: ArchSpec, form: Form) -> RepVGG:
 
 
 def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> None:
-    """Refuse a state dict with a tensor too few, too many or of another shape.
+    """Refuse a state dict with a tensor too few or of another shape.
 
     ``num_batches_tracked`` may be absent: inference does not use it.
     """
@@ -35,12 +35,11 @@ def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> Non
             )
         if key in state and value.is_floating_point() > state[key].is_floating_point():
             raise UserError(f"{key} is of type {state[key].dtype}; save the weights as floats.")
-    if extra := sorted(set(state) - set(expected)):
-        more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
-        raise UserError(
-            f"{extra[0]!r}{more} belongs to no part of a {spec.family} network, and fuse drops "
-            "nothing unasked; take it out of the checkpoint if the network does not need it."
-        )
+
+
+def foreign_keys(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> list[str]:
+    """Keys that belong to no part of the network."""
+    return sorted(set(state) - set(skeleton(spec, form).state_dict()))
 
 
 def build(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import UserError
 from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, Form, block_name
+
+
+class NotPlain(UserError):
+    """A RepVGG whose strides are not the plain ones, as dilated backbones have them."""
+
 
 State = Mapping[str, Tensor]
 _BLOCK_KEY = {
@@ -19,16 +23,10 @@ _BLOCK_KEY = {
 _KERNEL: dict[Form, str] = {"train": "rbr_dense.conv.weight", "deploy": "rbr_reparam.weight"}
 
 
-@dataclass(frozen=True)
-class Inferred:
-    """What the keys and shapes say; ``check_layout`` then accounts for every single key."""
+def infer(state: State, eps: float) -> tuple[ArchSpec, Form]:
+    """Read architecture and form off a state dict in the official key layout.
 
-    spec: ArchSpec
-    form: Form
-
-
-def infer(state: State, eps: float) -> Inferred:
-    """Read family, form and architecture off a state dict in the official key layout.
+    ``check_layout`` and ``foreign_keys`` then account for every single key.
 
     Raises:
         UserError: not a RepVGG; blocks of both forms; a block, branch or head missing; shapes
@@ -43,7 +41,7 @@ def infer(state: State, eps: float) -> Inferred:
     classes = _classes(state, blocks[-1].out_channels)
     aux = AUX_STAGES if family == "repvggplus" else ()
     aux = tuple(stage for stage in aux if f"{stage}_aux.3.weight" in state)
-    return Inferred(ArchSpec(family, tuple(blocks), classes, aux, eps), form)
+    return ArchSpec(family, tuple(blocks), classes, aux, eps), form
 
 
 def _form(state: State) -> Form:
@@ -53,12 +51,6 @@ def _form(state: State) -> Form:
         raise UserError(
             f"a mixture of fused ({fused[0]}) and unfused ({trained[0]}) blocks; "
             "use the checkpoint as training saved it."
-        )
-    if not trained and not fused:
-        seen = ", ".join(map(repr, list(state)[:3]))
-        raise UserError(
-            f"no RepVGG blocks found (keys start with {seen}); fuse reads official RepVGG and "
-            "RepVGGplus checkpoints, whose blocks have rbr_dense, rbr_1x1 and rbr_identity."
         )
     return "deploy" if fused else "train"
 
@@ -116,7 +108,7 @@ def _check_identity(state: State, block: BlockSpec) -> None:
             "training saved it."
         )
     if present and not block.has_identity:
-        raise UserError(
+        raise NotPlain(
             f"block {block.name}: has an identity branch where its shapes or its stride "
             f"({block.stride}) allow none; this is no RepVGG network in the official layout."
         )

@@ -119,8 +119,12 @@ def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | Non
     """
     branches: list[TrainBranch] = []
     for branch in family.branches:
-        found = list(_read_branch(state, path, branch)) if branch.steps else [TrainBranch(branch, ())]
+        found = (
+            list(_read_branch(state, path, branch)) if branch.steps else [TrainBranch(branch, ())]
+        )
         if not found and not branch.optional:
+            if any(other.kernel for other in family.branches):
+                return None  # names that other blocks have as well
             name = branch.steps[0].replace(NUMBER, "0")
             raise Misfit(path, f"{name}.weight is missing.", damaged=False)
         sizes = [state[key].shape[-1] for found_one in found if (key := found_one.kernel_key)]
@@ -136,6 +140,9 @@ def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | Non
 
 def _read_branch(state: State, path: str, branch: Branch) -> Iterator[TrainBranch]:
     """The branch as often as the block has it."""
+    if not branch.steps:
+        yield TrainBranch(branch, ())
+        return
     for number in range(len(state)):
         names = [step.replace(NUMBER, str(number)) for step in branch.steps]
         steps = [_read_step(state, path, name) for name in names]
@@ -185,7 +192,13 @@ def _with_geometry(
     out = next(iter(widths))[0] if widths else next(iter(lengths))
     in_per_group = next(iter(widths))[1] if widths else 1
     has_identity = any(branch.steps and branch.kernel_key is None for branch in branches)
-    if len(widths) > 1 or lengths - {out} or (has_identity and out % in_per_group):
+    kinds = {step.kind for b in branches for step in b.steps if step.mixes}
+    if (
+        len(kinds) > 1
+        or len(widths) > 1
+        or lengths - {out}
+        or (has_identity and out % in_per_group)
+    ):
         raise Misfit(
             path,
             "the shapes of its branches do not fit together (kernels "
@@ -211,9 +224,9 @@ def _norm_lengths(state: State, branches: list[TrainBranch], outer: Step | None)
     for branch in branches:
         mixing = [place for place, step in enumerate(branch.steps) if step.mixes]
         steps += branch.steps[mixing[-1] + 1 if mixing else 0 :]
-    return {
-        state[key].numel()
-        for step in steps
-        for key in step.keys(state)
-        if not key.endswith("num_batches_tracked")
-    }
+    keys = [key for step in steps for key in step.keys(state) if _is_per_channel(step, state[key])]
+    return {state[key].numel() for key in keys if not key.endswith("num_batches_tracked")}
+
+
+def _is_per_channel(step: Step, tensor: Tensor) -> bool:
+    return step.kind == "norm" or tensor.numel() > 1  # a scale may be one number for all

@@ -8,6 +8,8 @@ from .family import NUMBER, BlockFamily, Branch, conv_bn, norm
 
 _YOLO_EPS = 1e-3  # these code bases set it on every batch norm when they build a model
 
+_CSP_RESNET = r"(^|\.)stages\.\d+\."  # RT-DETRv2's backbone, as in PP-YOLOE
+
 _DENSE, _POINTWISE = conv_bn("rbr_dense"), conv_bn("rbr_1x1")
 
 
@@ -169,12 +171,29 @@ FAMILIES: tuple[BlockFamily, ...] = (
         tail=("se_layer", "act"),
     ),
     BlockFamily(
+        "rtdetrv2",
+        "RepVggBlock with alpha",
+        (conv_bn("conv1", kernel=3), Branch(("conv2.conv", "conv2.bn", "alpha"), kernel=1)),
+        "conv",
+        tail=("act",),
+        where=_CSP_RESNET,
+    ),
+    BlockFamily(
+        "rtdetrv2",
+        "RepVggBlock",
+        (conv_bn("conv1", kernel=3), conv_bn("conv2", kernel=1)),
+        "conv",
+        tail=("act",),
+        where=_CSP_RESNET,
+    ),
+    BlockFamily(
         "yolov9",
         "RepConv",
         (conv_bn("conv1", kernel=3), conv_bn("conv2", kernel=1), norm("bn")),
         "conv",
         _YOLO_EPS,
         tail=("act",),
+        where=r"(^|\.)model\.\d+",
     ),
     _plain_conv("yolov9"),
     BlockFamily(

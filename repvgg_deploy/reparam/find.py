@@ -49,7 +49,7 @@ def find_blocks(
     blocks: list[TrainBlock] = []
     taken: set[str] = set()
     misfits: list[tuple[BlockFamily, str, Misfit]] = []
-    elsewhere: dict[str, TrainBlock] = {}
+    elsewhere: dict[str, list[TrainBlock]] = {}
     present: set[str] = set()
     for family in sorted(families, key=lambda family: family.companion):
         if family.companion and family.family not in present:
@@ -63,26 +63,25 @@ def find_blocks(
             if block is None or not taken.isdisjoint(keys := block.keys(state)):
                 continue
             if not anywhere and not re.search(family.where, path):
-                elsewhere.setdefault(start, block)
+                elsewhere.setdefault(start, []).append(block)
                 continue
             taken.update(keys)
             blocks.append(block)
             present.add(family.family)
-    for start in elsewhere.keys() - taken:
-        _refuse_ambiguous(elsewhere[start], families)
+    for start, alike in elsewhere.items():
+        if start not in taken and len({block.eps() for block in alike}) > 1:
+            raise UserError(_ambiguous(alike))
     order = {key: place for place, key in enumerate(state)}
     blocks.sort(key=lambda block: min(order[key] for key in block.keys(state)))
     return Found(blocks, _left(present, taken, misfits))
 
 
-def _refuse_ambiguous(block: TrainBlock, families: Sequence[BlockFamily]) -> None:
-    alike = [f for f in families if f.branches == block.family.branches and not f.companion]
-    if len({f.eps for f in alike}) > 1:
-        choices = " or ".join(f"--family {f.family} (eps {f.eps:g})" for f in alike)
-        raise UserError(
-            f"block {block.path}: {len(alike)} code bases name their blocks so, with different "
-            f"batch-norm eps, and nothing in the file tells which this is; say {choices}."
-        )
+def _ambiguous(alike: Sequence[TrainBlock]) -> str:
+    choices = " or ".join(f"--family {b.family.family} (eps {b.eps():g})" for b in alike)
+    return (
+        f"block {alike[0].path}: {len(alike)} code bases name their blocks so, with different "
+        f"batch-norm eps, and nothing in the file tells which this is; say {choices}."
+    )
 
 
 def _left(
@@ -107,6 +106,9 @@ def _candidates(state: State, family: BlockFamily) -> dict[str, str]:
     for start in (branch.steps[0].replace(NUMBER, "0") for branch in branches):
         ending = f"{start}.weight"
         for key in state:
-            if key.endswith(ending) and below(path := key[: -len(ending)].rstrip("."), ending) == key:
+            if (
+                key.endswith(ending)
+                and below(path := key[: -len(ending)].rstrip("."), ending) == key
+            ):
                 found.setdefault(path, key)
     return found

@@ -132,7 +132,8 @@ def _kernel_rows(state: State, step: Step, rows: slice) -> LinearConv:
 
 def _per_channel(state: State, step: Step, eps: float, rows: slice) -> LinearConv:
     if step.kind == "scale":
-        factor = state[step.name].flatten()[rows]
+        factor = state[step.name].flatten()
+        factor = factor[rows] if len(factor) > 1 else factor.expand(rows.stop - rows.start)
         return LinearConv.scale(factor, torch.zeros_like(factor))
     gamma, beta, mean, var = (state[f"{step.name}.{leaf}"].flatten()[rows] for leaf in BN_LEAVES)
     return LinearConv.batch_norm(gamma, beta, mean, var, eps)

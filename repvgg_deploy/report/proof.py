@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 def proof_lines(proof: Proof) -> list[str]:
     """Block by block and end to end, each as a multiple of the reference's own rounding error."""
     worst, end = proof.worst_part, proof.end_to_end
+    whole = "the network around them is not known" if end is None else f"end to end {end.ratio:.2f}"
+    largest = worst.max_abs if end is None else end.max_abs
     lines = [
-        f"proof on {proof.device}, {end.samples} samples: error relative to the training network's "
-        f"own float32 rounding error (limit {end.limit:g}):",
-        f"  worst of {len(proof.parts)} parts {worst.ratio:.2f} ({worst.name}), "
-        f"end to end {end.ratio:.2f}; max |difference| {end.max_abs:.1e}",
+        f"proof on {proof.device}, {worst.samples} samples: error relative to the training "
+        f"network's own float32 rounding error (limit {worst.limit:g}):",
+        f"  worst of {len(proof.parts)} parts {worst.ratio:.2f} ({worst.name}), {whole}; "
+        f"max |difference| {largest:.1e}",
     ]
     if proof.worst_algebra is not None:
         lines.append(f"  folded in float64, the worst block differs by {proof.worst_algebra:.1e}")
@@ -40,9 +42,10 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     """One pair: the verdict, the proof's lines or the end-to-end figures."""
     word = "FAILED" if verdict.failures else "passed"
     head = f"{verdict.candidate} against {verdict.reference}: {word}"
-    if verdict.proof is not None:
-        return [head, *proof_lines(verdict.proof)]
     end = verdict.end_to_end
+    if verdict.proof is not None or end is None:
+        changed = [f"  {key}: is not what the reference holds" for key in verdict.changed[:5]]
+        return [head, *(proof_lines(verdict.proof) if verdict.proof else []), *changed]
     agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
     return [
         head,
@@ -60,6 +63,7 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "device": verdict.device,
         "passed": not verdict.failures,
         "failures": verdict.failures,
-        "end_to_end": asdict(verdict.end_to_end),
+        "end_to_end": None if verdict.end_to_end is None else asdict(verdict.end_to_end),
+        "changed": list(verdict.changed),
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
     }

@@ -25,8 +25,8 @@ from ..runners.protocol import Runner
 from ..runners.torch_network import TorchRunner, no_tf32
 from ..workspace import ModelFolder
 from .export import default_image_size
-from .network import NetworkFile, read_network
 from .verify import source_checkpoint
+from .weights import Network, Reading, read_weights
 
 RAW, FOLDED, FUSED = "unfused", "unfused, conv-BN folded", "fused"
 RUNTIMES = ("torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda")
@@ -104,14 +104,14 @@ def bench_model(
         if name not in present:
             raise UserError(f"runtime {name}: not usable here; usable are {', '.join(present)}.")
     fused = folder.read_fused()
-    deploy = read_network(folder.fused)
+    deploy = read_weights(folder.fused).network
     size = image_size or _exported_size(folder) or default_image_size(deploy.spec)
     threads = threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
 
     networks, notes = {FUSED: deploy.build()}, []
     if fused.source_form == "train":
-        train = read_network(source_checkpoint(fused)).build()
+        train = read_weights(source_checkpoint(fused), Reading(**fused.reading)).network.build()
         networks = {RAW: train, FOLDED: fold_conv_bn(train), **networks}
     else:
         notes.append("the checkpoint was fused already, so there is no unfused network to compare")
@@ -148,7 +148,7 @@ def _contest(
     name: str,
     batch: int,
     runners: dict[str, Runner],
-    deploy: NetworkFile,
+    deploy: Network,
     size: tuple[int, int],
     duration: float,
     progress: Progress,

@@ -12,7 +12,7 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import Runner, run
 from ..runners.torch_network import TorchRunner
 from ..workspace import ModelFolder
-from .network import read_network
+from .weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def demo_accuracy(folder: ModelFolder) -> list[Accuracy]:
     images, labels = demo_images()
     cpu = torch.device("cpu")
     runners: dict[str, Runner] = {
-        "unfused (torch)": TorchRunner(read_network(demo_checkpoint()).build(), cpu),
-        "fused (torch)": TorchRunner(read_network(folder.fused).build(), cpu),
+        "unfused (torch)": TorchRunner(read_weights(demo_checkpoint()).network.build(), cpu),
+        "fused (torch)": TorchRunner(read_weights(folder.fused).network.build(), cpu),
     }
     for path in folder.onnx_files():
         runners[f"{path.name} (onnxruntime)"] = OrtRunner(path)

@@ -24,7 +24,7 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
 from ..workspace import ModelFolder
-from .network import TORCH_DTYPE, NetworkFile, read_network
+from .weights import TORCH_DTYPE, Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
 CHECKED_BATCHES = (1, 2, 3)
@@ -79,7 +79,7 @@ def export_onnx(
     if opset > newest:
         raise UserError(f"opset {opset}: the installed onnx knows opsets up to {newest}.")
     fused: FusedArtifact = folder.read_fused()
-    network = read_network(folder.fused)
+    network = read_weights(folder.fused).network
     height, width = image_size or default_image_size(network.spec)
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
@@ -157,7 +157,7 @@ def export_engine(
 
 
 def _check(
-    network: NetworkFile,
+    network: Network,
     model: onnx.ModelProto,
     image_size: tuple[int, int],
     precision: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..artifacts import FusedArtifact
 from ..data.samples import load_samples
+from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
@@ -22,50 +24,65 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
 from ..workspace import ModelFolder
-from .network import TORCH_DTYPE, NetworkFile, proof_samples, read_network
+from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
-Subject = NetworkFile | OnnxInfo
+Subject = WeightsFile | OnnxInfo
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement on one pair; ``proof`` where both are networks of one architecture."""
+    """The judgement on one pair; ``proof`` where both are weights, block by block.
+
+    ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
+    outside the blocks that are not the same to the bit.
+    """
 
     reference: Path
     candidate: Path
-    end_to_end: Comparison
+    end_to_end: Comparison | None
     proof: Proof | None
     device: str
+    changed: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[str]:
-        if self.proof is not None:
-            return self.proof.failures
-        return [] if self.end_to_end.passed else [f"end to end: {self.end_to_end.reason}"]
+        lines = [] if self.proof is None else list(self.proof.failures)
+        end = self.end_to_end
+        if self.proof is None and end is not None and not end.passed:
+            lines.append(f"end to end: {end.reason}")
+        return lines + [f"{key}: is not what the reference holds" for key in self.changed]
 
 
-def open_subject(path: Path) -> Subject:
-    """A checkpoint, fused network or ONNX model; ONNX is told by its ending."""
+def open_subject(path: Path, reading: Reading = BY_ITSELF) -> Subject:
+    """A checkpoint, fused weights or ONNX model; ONNX is told by its ending."""
     if path.suffix == ".engine":
         raise UserError(
             f"{path}: engines cannot be verified yet, since that needs a GPU to run them; verify "
             "the ONNX model it was built from."
         )
-    return read_onnx_info(path) if path.suffix == ".onnx" else read_network(path)
+    return read_onnx_info(path) if path.suffix == ".onnx" else read_weights(path, reading)
 
 
 def verify_pair(
-    first: Path, second: Path, device: str = "auto", images: Path | None = None
+    first: Path,
+    second: Path,
+    device: str = "auto",
+    images: Path | None = None,
+    reading: Reading = BY_ITSELF,
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
+
+    ``reading`` says how checkpoints are read.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
-    subjects = (open_subject(first), open_subject(second))
+    subjects = (open_subject(first, reading), open_subject(second, reading))
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
-    if isinstance(reference, NetworkFile) and isinstance(candidate, NetworkFile):
+    if isinstance(reference, WeightsFile) and isinstance(candidate, WeightsFile):
+        if reference.whole is None or candidate.whole is None:
+            return _verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(candidate, OnnxInfo)  # sorted: ONNX comes last
     return _verify_onnx(reference, candidate, target, images)
@@ -84,7 +101,8 @@ def verify_model(
             f"{folder.path}: holds a network that was fused before it came here and no ONNX model, "
             "so there is no pair to compare; name two files."
         )
-    return [verify_pair(first, second, device, images) for first, second in pairs]
+    reading = Reading(**artifact.reading)
+    return [verify_pair(first, second, device, images, reading) for first, second in pairs]
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
@@ -110,29 +128,56 @@ def _distance_from_training(subject: Subject) -> int:
 
 
 def _path(subject: Subject) -> Path:
-    return subject.path if isinstance(subject, OnnxInfo) else subject.checkpoint.path
+    return subject.path
 
 
 def _verify_networks(
-    reference: NetworkFile, candidate: NetworkFile, device: torch.device, images: Path | None
+    reference: WeightsFile, candidate: WeightsFile, device: torch.device, images: Path | None
 ) -> Verdict:
-    if (reference.spec.blocks, reference.spec.num_classes) != (
-        candidate.spec.blocks,
-        candidate.spec.num_classes,
+    first, second = reference.network, candidate.network
+    if (first.spec.blocks, first.spec.num_classes) != (
+        second.spec.blocks,
+        second.spec.num_classes,
     ):
         raise UserError(
-            f"{candidate.checkpoint.path}: is of another architecture than "
-            f"{reference.checkpoint.path}; name two forms of one network."
+            f"{candidate.path}: is of another architecture than {reference.path}; name two forms "
+            "of one network."
         )
-    samples = proof_samples(reference.spec, images)
-    proof = prove_fusion(reference.build(), candidate.build(), samples, device)
-    return Verdict(_path(reference), _path(candidate), proof.end_to_end, proof, str(device))
+    samples = proof_samples(first.spec, images)
+    proof = prove_fusion(first.build(), second.build(), samples, device)
+    return Verdict(reference.path, candidate.path, proof.end_to_end, proof, str(device))
+
+
+def _verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch.device) -> Verdict:
+    """Blocks against their branches, and every other tensor to the bit."""
+    before, after = reference.checkpoint.state, candidate.checkpoint.state
+    fused = {key for block in reference.blocks for key in block.fused_keys}
+    if not fused:
+        raise UserError(
+            f"{reference.path}: holds no block in training form, so there is nothing to prove; "
+            "name the training checkpoint."
+        )
+    if missing := sorted(fused - set(after)):
+        raise UserError(
+            f"{candidate.path}: {missing[0]} is missing, so it is not {reference.path} in its "
+            "deploy form; name two forms of one network."
+        )
+    folded = {key for block in reference.blocks for key in block.keys(before)}
+    patterns = {block.family.training_only for block in reference.blocks} - {""}
+    changed = []
+    for key in sorted((set(before) | set(after)) - folded - fused):
+        training_only = any(re.search(pattern, key) for pattern in patterns)
+        same = key in before and key in after and torch.equal(before[key], after[key])
+        if not same and not (training_only and key not in after):
+            changed.append(key)
+    proof = prove_blocks(before, after, reference.blocks, device, reference.reading.eps)
+    return Verdict(reference.path, candidate.path, None, proof, str(device), tuple(changed))
 
 
 def _verify_onnx(
     reference: Subject, candidate: OnnxInfo, device: torch.device, images: Path | None
 ) -> Verdict:
-    channels = reference.channels if isinstance(reference, OnnxInfo) else reference.spec.in_channels
+    channels = _channels(reference)
     if channels != candidate.channels:
         raise UserError(
             f"{candidate.path}: takes images of {candidate.channels} channels and "
@@ -146,11 +191,15 @@ def _verify_onnx(
         own = run(OrtRunner(reference.path), samples, reference.batch)
     else:
         with exact_math():
-            truth = run(TorchRunner(reference.build(torch.float64), device), samples)
-            own = run(TorchRunner(reference.build(TORCH_DTYPE[precision]), device), samples)
+            truth = run(TorchRunner(reference.network.build(torch.float64), device), samples)
+            own = run(TorchRunner(reference.network.build(TORCH_DTYPE[precision]), device), samples)
     output = run(OrtRunner(candidate.path), samples, candidate.batch)
     end_to_end = compare("end to end", truth, own, output, precision)
     return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+
+
+def _channels(subject: Subject) -> int:
+    return subject.channels if isinstance(subject, OnnxInfo) else subject.network.spec.in_channels
 
 
 def _samples_for(info: OnnxInfo, images: Path | None) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from repvgg_deploy.reparam.state_dict import fold_block, fuse_in_place
-from repvgg_deploy.steps.network import read_network
+from repvgg_deploy.steps.weights import read_weights
 
 
 def resident(field: str) -> int:
@@ -24,14 +24,15 @@ def resident(field: str) -> int:
 
 
 def main() -> None:
-    network = read_network(Path(sys.argv[1]))
-    state, blocks = network.checkpoint.state, network.blocks
+    weights = read_weights(Path(sys.argv[1]))
+    state, blocks = weights.checkpoint.state, weights.blocks
     sizes = [sum(state[key].nbytes for key in block.keys(state)) for block in blocks]
-    fold_block(state, blocks[0], network.spec.eps)  # threads and libraries are loaded by now
+    eps = weights.network.spec.eps
+    fold_block(state, blocks[0], eps)  # threads and libraries are loaded by now
     kept = dict(state)  # the input stays, so that nothing it frees hides what the fold takes
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    fuse_in_place(kept, blocks, network.spec.eps)
+    fuse_in_place(kept, blocks, eps)
     output = sum(kept[key].nbytes for key in kept if key not in state)
     extra = resident("VmHWM") - before - output
     json.dump({"largest_block": max(sizes), "extra": extra, "output": output}, sys.stdout)

@@ -1,0 +1,57 @@
+"""State dict -> file, in the formats that checkpoints come in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+from .numpy_pickle import numpy_pickle
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file name whose ending names no format; UserError."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: end the name in one of {', '.join(SUFFIXES)}.")
+
+
+def save_state(path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
+    """Write a state dict to ``path`` in the format that ``suffix`` names.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if suffix == ".safetensors":
+        _save_safetensors(path, dict(state))
+    elif suffix == ".pkl":
+        path.write_bytes(numpy_pickle(state))
+    else:
+        _save_torch(path, dict(state))
+
+
+def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # the Rust side puts the errno into the text
+        code = re.search(r"(?:os error|code:) (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), str(error)) from error
+
+
+def _save_torch(path: Path, state: dict[str, Tensor]) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch's own, raised while it handles the write's error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise

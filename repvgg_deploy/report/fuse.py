@@ -1,0 +1,46 @@
+"""What fuse found and did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..steps.fuse import BlockCount, FuseResult
+    from ..steps.weights import Reading
+
+#: More blocks than this that stayed as they are would bury the rest.
+_LISTED = 5
+
+
+def found_lines(result: FuseResult) -> list[str]:
+    """Architecture, families, what was left and what was dropped."""
+    weights = result.weights
+    lines = [f"{weights.path}: {result.artifact.architecture} ({weights.checkpoint.wrapper})"]
+    lines += family_lines(result.blocks, weights.reading)
+    left = list(weights.left.items())
+    lines += [f"left as it is: block {path}: {reason}" for path, reason in left[:_LISTED]]
+    if len(left) > _LISTED:
+        lines.append(f"left as they are: {len(left) - _LISTED} more")
+    if result.dropped:
+        lines.append(
+            f"left out, used only in training: {len(result.dropped)} tensors of auxiliary heads"
+        )
+    if weights.whole is None:
+        lines.append("not a whole RepVGG network: export and bench have nothing to build from it")
+    return lines
+
+
+def family_lines(blocks: Sequence[BlockCount], reading: Reading) -> list[str]:
+    """One line a kind of block, with eps and where it came from."""
+    lines = []
+    for found in blocks:
+        source = "this family's own; --eps sets another" if reading.eps is None else "--eps"
+        se = f", {found.with_se} with SE" if found.with_se else ""
+        lines.append(
+            f"{found.family}: {found.count} {found.block}{se}, "
+            f"batch-norm eps {found.eps:g} ({source})"
+        )
+        if found.note and reading.family is None:
+            lines.append(f"note: {found.note}")
+    return lines

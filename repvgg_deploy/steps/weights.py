@@ -1,0 +1,168 @@
+"""A checkpoint file: its blocks, and where it is a whole RepVGG, the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoint.load import Checkpoint, load_checkpoint
+from ..data.samples import load_samples
+from ..equivalence.samples import probe_inputs
+from ..errors import UserError
+from ..models.build import build, check_layout, foreign_keys
+from ..models.infer import NotPlain, infer
+from ..models.layouts import Layout, recognise
+from ..models.network import RepVGG
+from ..models.spec import OFFICIAL_EPS, ArchSpec, Form
+from ..reparam.blocks import TrainBlock
+from ..reparam.families import FAMILIES
+from ..reparam.find import find_blocks, pick_families
+
+#: Pixels a side of the images that a proof makes up: the smallest power of two at which the last
+#: stage of a RepVGG still sees more than one pixel.
+PROOF_SIZE = 64
+TORCH_DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a state dict does not say about itself, where the user says it.
+
+    ``eps`` of the batch norms and ``family`` (see ``--family``); None: by the family table.
+    ``ema``: the moving average or not; None: where there is one.
+    """
+
+    eps: float | None = None
+    family: str | None = None
+    ema: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+#: Everything by the file and the family table.
+BY_ITSELF = Reading()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A whole RepVGG: its architecture, and its tensors under the official names."""
+
+    spec: ArchSpec
+    form: Form
+    layout: Layout
+    state: Mapping[str, Tensor]
+
+    def build(self, dtype: torch.dtype = torch.float32) -> RepVGG:
+        """The network in its own form."""
+        return build(self.state, self.spec, self.form, dtype)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A checked checkpoint. ``left`` maps paths of blocks that stay as they are to the reason.
+
+    ``whole`` is None where the file is not one RepVGG network; ``partial`` says why.
+    """
+
+    checkpoint: Checkpoint
+    reading: Reading
+    blocks: list[TrainBlock]
+    left: dict[str, str]
+    whole: Network | None
+    partial: str
+
+    @property
+    def path(self) -> Path:
+        return self.checkpoint.path
+
+    @property
+    def form(self) -> Form:
+        """``deploy`` where nothing is left to fuse."""
+        return "train" if self.blocks else "deploy"
+
+    @property
+    def network(self) -> Network:
+        """The whole network; UserError where the file does not hold one."""
+        if self.whole is None:
+            raise UserError(f"{self.path}: {self.partial}")
+        return self.whole
+
+
+def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
+    """Read and check a checkpoint of any family, in training or deploy form.
+
+    Raises:
+        UserError: one sentence that names the file and what is wrong with it.
+    """
+    checkpoint = load_checkpoint(path, reading.ema)
+    families = pick_families(reading.family)
+    decided = reading.eps is not None or reading.family is not None
+    try:
+        found = find_blocks(checkpoint.state, families, anywhere=decided)
+        whole, partial = _whole_network(checkpoint.state, found.blocks, reading)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return WeightsFile(checkpoint, reading, found.blocks, found.left, whole, partial)
+
+
+def _whole_network(
+    state: Mapping[str, Tensor], blocks: list[TrainBlock], reading: Reading
+) -> tuple[Network | None, str]:
+    recognised = recognise(state)
+    if recognised is None:
+        return None, (
+            "holds blocks but no whole RepVGG classification network, so this step has no network "
+            "to build; use your own model code with the fused weights, or export the training form "
+            "to ONNX and fuse that."
+        )
+    layout, ours = recognised
+    eps = next((block.eps(reading.eps) for block in blocks), reading.eps or OFFICIAL_EPS)
+    try:
+        spec, form = infer(ours, eps)
+    except NotPlain as error:
+        return None, f"{error} Use your own model code with the fused weights."
+    if foreign := foreign_keys(ours, spec, form):
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        return None, (
+            f"{foreign[0]!r}{more} belongs to no part of a plain {spec.family} network, so this "
+            "step cannot build it; use your own model code with the fused weights."
+        )
+    check_layout(ours, spec, form)
+    return Network(spec, form, layout, ours), ""
+
+
+def require_blocks(weights: WeightsFile) -> None:
+    """Refuse a file that holds no block, fused or not.
+
+    Raises:
+        UserError: says what was looked for, and what came nearest.
+    """
+    state = weights.checkpoint.state
+    telling = {f"{family.fused}.weight" for family in FAMILIES if "reparam" in family.fused}
+    if weights.blocks or any(key.endswith(tuple(telling)) for key in state):
+        return
+    seen = ", ".join(map(repr, list(state)[:3]))
+    nearest = next((f" Nearest: block {p}: {reason}" for p, reason in weights.left.items()), "")
+    raise UserError(
+        f"{weights.path}: no re-parameterizable blocks found (keys start with {seen}); "
+        "docs/families.md lists the code bases whose blocks fuse finds, and a model of any other "
+        f"code base can be fused through its ONNX file.{nearest}"
+    )
+
+
+def proof_samples(
+    spec: ArchSpec, images: Path | None, size: tuple[int, int] = (PROOF_SIZE, PROOF_SIZE)
+) -> NDArray[np.float32]:
+    """Inputs for a proof: the user's images where given, else seeded noise and the extremes."""
+    if images is not None:
+        return load_samples(images, spec.in_channels)
+    return probe_inputs(spec.in_channels, *size)
