@@ -13,6 +13,7 @@ EXTRAS = {
     "tensorrt_rtx": ("rtx", "building TensorRT-RTX engines, on a machine with or without a GPU"),
     "tensorrt": ("tensorrt", "building and running TensorRT engines on this machine's GPU"),
     "pycuda": ("tensorrt", "running TensorRT engines"),
+    "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 
 
