@@ -43,6 +43,8 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if verdict.proof is not None:
         return [head, *proof_lines(verdict.proof)]
     end = verdict.end_to_end
+    if end is None:
+        return [head, "  no output is a float; the others were compared value by value"]
     agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
     return [
         head,
@@ -60,6 +62,7 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "device": verdict.device,
         "passed": not verdict.failures,
         "failures": verdict.failures,
-        "end_to_end": asdict(verdict.end_to_end),
+        "end_to_end": None if verdict.end_to_end is None else asdict(verdict.end_to_end),
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
+        "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),
     }

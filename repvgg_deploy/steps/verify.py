@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ..artifacts import FusedArtifact
 from ..data.samples import load_samples
 from ..equivalence.compare import Comparison, compare
+from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..files import sha256_file
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
-from ..runners.onnx_reference import OnnxFloat64Runner
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
@@ -29,19 +29,26 @@ Subject = NetworkFile | OnnxInfo
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement on one pair; ``proof`` where both are networks of one architecture."""
+    """The judgement on one pair; ``proof`` where both are networks of one architecture.
+
+    For two ONNX models ``end_to_end`` is the worst of ``graphs`` (None: no float output).
+    """
 
     reference: Path
     candidate: Path
-    end_to_end: Comparison
+    end_to_end: Comparison | None
     proof: Proof | None
     device: str
+    graphs: GraphProof | None = None
 
     @property
     def failures(self) -> list[str]:
+        if self.graphs is not None:
+            return self.graphs.failures
         if self.proof is not None:
             return self.proof.failures
-        return [] if self.end_to_end.passed else [f"end to end: {self.end_to_end.reason}"]
+        end = self.end_to_end
+        return [] if end is None or end.passed else [f"end to end: {end.reason}"]
 
 
 def open_subject(path: Path) -> Subject:
@@ -59,15 +66,20 @@ def verify_pair(
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
+    Of two ONNX models the first is the reference.
+
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
+    if first.suffix == second.suffix == ".onnx":
+        return _verify_graphs(first, second, images)
     subjects = (open_subject(first), open_subject(second))
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
     if isinstance(reference, NetworkFile) and isinstance(candidate, NetworkFile):
         return _verify_networks(reference, candidate, target, images)
-    assert isinstance(candidate, OnnxInfo)  # sorted: ONNX comes last
+    assert isinstance(reference, NetworkFile)  # sorted: ONNX comes last
+    assert isinstance(candidate, OnnxInfo)
     return _verify_onnx(reference, candidate, target, images)
 
 
@@ -130,27 +142,31 @@ def _verify_networks(
 
 
 def _verify_onnx(
-    reference: Subject, candidate: OnnxInfo, device: torch.device, images: Path | None
+    reference: NetworkFile, candidate: OnnxInfo, device: torch.device, images: Path | None
 ) -> Verdict:
-    channels = reference.channels if isinstance(reference, OnnxInfo) else reference.spec.in_channels
-    if channels != candidate.channels:
+    if reference.spec.in_channels != candidate.channels:
         raise UserError(
             f"{candidate.path}: takes images of {candidate.channels} channels and "
-            f"{_path(reference)} of {channels}; these are two networks."
+            f"{_path(reference)} of {reference.spec.in_channels}; these are two networks."
         )
     samples = _samples_for(candidate, images)
     precision = candidate.precision
-    if isinstance(reference, OnnxInfo):
-        device = torch.device("cpu")
-        truth = run(OnnxFloat64Runner(reference.path), samples, reference.batch)
-        own = run(OrtRunner(reference.path), samples, reference.batch)
-    else:
-        with exact_math():
-            truth = run(TorchRunner(reference.build(torch.float64), device), samples)
-            own = run(TorchRunner(reference.build(TORCH_DTYPE[precision]), device), samples)
+    with exact_math():
+        truth = run(TorchRunner(reference.build(torch.float64), device), samples)
+        own = run(TorchRunner(reference.build(TORCH_DTYPE[precision]), device), samples)
     output = run(OrtRunner(candidate.path), samples, candidate.batch)
     end_to_end = compare("end to end", truth, own, output, precision)
     return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+
+
+def _verify_graphs(reference: Path, candidate: Path, images: Path | None) -> Verdict:
+    """Two ONNX models of any inputs and outputs."""
+    inputs = None
+    if images is not None:
+        info = read_onnx_info(reference)
+        inputs = {info.input: _samples_for(info, images)}
+    proof = prove_graphs(reference, candidate, inputs)
+    return Verdict(reference, candidate, proof.worst, None, "cpu", proof)
 
 
 def _samples_for(info: OnnxInfo, images: Path | None) -> NDArray[np.float32]:

@@ -27,12 +27,17 @@ class Term:
 
 @dataclass(frozen=True)
 class Form:
-    """A tensor as a sum over sources; ``macs`` is what its nodes cost for one of its pixels."""
+    """A tensor as a sum over sources.
+
+    ``macs`` is what its convolutions cost for one of its pixels; ``additions`` is what its average
+    pools do. Those multiply nothing, so they are no reason to allow a region a costlier kernel.
+    """
 
     terms: dict[str, Term]
     nodes: int
     convs: int
     macs: int
+    additions: int
 
     @property
     def macs_fused(self) -> int:
@@ -108,8 +113,11 @@ class Forms:
             form.nodes + inner.nodes,
             form.convs + inner.convs,
             form.macs + inner.macs * height * width,
+            form.additions + inner.additions * height * width,
         )
-        if result.macs_fused > result.macs and not self._allow_costlier:
+        # A pool among several sources is not done yet: the kernel of a branch may take it in.
+        limit = result.macs + (result.additions if len(terms) > 1 else 0)
+        if result.macs_fused > limit and not self._allow_costlier:
             raise NotOneConv(
                 f"one convolution would take {result.macs_fused:,} multiply-adds a pixel where "
                 f"the branches take {result.macs:,}"
@@ -122,7 +130,8 @@ def _start(operation: Operation) -> Form:
     terms: dict[str, Term] = {}
     for name in operation.inputs:
         terms[name] = Term(operation.geometry, operation.inputs.count(name))
-    return Form(terms, 1, int(operation.is_conv), operation.geometry.multiply_adds)
+    cost = operation.geometry.multiply_adds
+    return Form(terms, 1, *((1, cost, 0) if operation.is_conv else (0, 0, cost)))
 
 
 def select_regions(
