@@ -110,7 +110,9 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise UserError(f"the model does not pass ONNX's own checker: {error}") from error
+        raise UserError(
+            f"{path.name}: the model does not pass ONNX's own checker: {error}"
+        ) from error
 
 
 def _store(

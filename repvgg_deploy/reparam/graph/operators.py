@@ -90,25 +90,34 @@ def _read_elementwise(
     node: NodeProto, index: GraphIndex, channels: dict[str, int]
 ) -> Operation | None:
     operands = [name for name in node.input if not index.is_constant(name)]
-    counts = [channels.get(name) for name in operands]
-    if not operands or None in counts:
+    counts = {channels[name] for name in operands if name in channels}
+    if not counts:
         return None
-    count = counts[0]
-    assert count is not None
+    count = counts.pop()
     if len(operands) == len(node.input):
-        if node.op_type in ("Mul", "Div"):
-            return None  # a gate: not linear, and nobody expects it to be
-        if len(set(counts)) > 1:
-            raise NotOneConv(f"tensors of {counts[0]} and {counts[1]} channels are broadcast")
-        signs = [1.0] * len(operands)
-        if node.op_type == "Sub":
-            signs[1] = -1.0
-        branches = tuple(_scale(count, sign) for sign in signs)
-        return Operation(tuple(operands), Geometry.per_channel(count), lambda: branches)
+        return _read_join(node, operands, channels, count)
     if node.op_type == "Sum":
         raise NotOneConv("a Sum with constants among its operands is not looked into; use Add")
     conv = _with_constant(node, index, count)
     return Operation((operands[0],), conv.geometry, lambda: (conv,))
+
+
+def _read_join(
+    node: NodeProto, operands: list[str], channels: dict[str, int], count: int
+) -> Operation | None:
+    """A sum or difference of branches."""
+    if node.op_type in ("Mul", "Div"):
+        return None  # a gate: not linear, and nobody expects it to be
+    for name in operands:
+        if name not in channels:
+            raise NotOneConv(f"nothing tells how many channels its branch {name!r} has")
+        if channels[name] != count:
+            raise NotOneConv(f"tensors of {channels[name]} and {count} channels are broadcast")
+    signs = [1.0] * len(operands)
+    if node.op_type == "Sub":
+        signs[1] = -1.0
+    branches = tuple(_scale(count, sign) for sign in signs)
+    return Operation(tuple(operands), Geometry.per_channel(count), lambda: branches)
 
 
 def _with_constant(node: NodeProto, index: GraphIndex, channels: int) -> LinearConv:
