@@ -18,6 +18,7 @@ EXACT = 1e-9
 SIDE = (9, 8)
 CHANNELS = 4
 
+Shape = tuple[int, int, int]
 #: operator, which of the last tensors it reads, a choice within the operator
 Step = tuple[str, int, int]
 OPERATORS = [
@@ -47,12 +48,11 @@ class Builder:
     def noise(self, *shape: int) -> str:
         return self.constant(self.generator.standard_normal(shape))
 
-    def add(
-        self, kind: str, inputs: list[str], shape: tuple[int, int, int], **more: object
-    ) -> None:
+    def add(self, kind: str, inputs: list[str], shape: Shape, **more: object) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **more))
         self.shapes[name] = shape
+        return name
 
     def step(self, kind: str, back: int, choice: int) -> None:
         names = list(self.shapes)
