@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 
 from ...errors import UserError
-from .model import OnnxModel, inner_tensors, put_together, take_apart
+from .model import OnnxModel, inner_tensors, take_apart
 
 #: A protobuf message holds less than 2 GiB; from here on weights go into a file beside the model.
 LARGEST_MESSAGE = 2_000_000_000
@@ -20,6 +20,8 @@ SMALLEST_EXTERNAL = 1024
 #: Offsets in the data file are multiples of this, so that runtimes can map it into memory.
 _ALIGNMENT = 4096
 _BLOCK = 1 << 24
+GRAPH_FIELD = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+TENSOR_FIELD = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 
 
 def read_proto(path: Path) -> ModelProto:
@@ -92,7 +94,7 @@ def _external_place(tensor: TensorProto) -> tuple[str, int, int | None]:
 
 
 def write_model(model: OnnxModel, path: Path, external: bool) -> list[Path]:
-    """Write ``model``, which is used up; the files written, the model itself first.
+    """Write ``model``, whose weights are moved out where ``external``; the files written, the model itself first.
 
     With ``external`` (or where a message could not hold it) large weights go to ``<path>.data``.
     """
@@ -104,8 +106,39 @@ def write_model(model: OnnxModel, path: Path, external: bool) -> list[Path]:
             for tensor in (*model.weights.values(), *inner_tensors(model.skeleton)):
                 _move_out(tensor, model.folder, stream, data.name)
         files.append(data)
-    path.write_bytes(put_together(model).SerializeToString())
+    with path.open("wb") as stream:
+        _write_message(model, stream)
     return files
+
+
+def _write_message(model: OnnxModel, stream: BinaryIO) -> None:
+    """One protobuf message, weight by weight: made as a whole it would take three times its size."""
+    rest = ModelProto()
+    rest.CopyFrom(model.skeleton)
+    rest.ClearField("graph")
+    stream.write(rest.SerializeToString())
+    graph = model.graph.SerializeToString()
+    heads = [_head(TENSOR_FIELD, tensor.ByteSize()) for tensor in model.weights.values()]
+    weights = sum(tensor.ByteSize() for tensor in model.weights.values())
+    stream.write(_head(GRAPH_FIELD, len(graph) + sum(map(len, heads)) + weights))
+    stream.write(graph)
+    for head, tensor in zip(heads, model.weights.values(), strict=True):
+        stream.write(head)
+        stream.write(tensor.SerializeToString())
+
+
+def _head(field: int, size: int) -> bytes:
+    """What stands in front of a message inside a message: field number and kind, then its size."""
+    return _varint(field << 3 | 2) + _varint(size)
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the top bit says that more follow."""
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
 
 
 def _move_out(tensor: TensorProto, folder: Path | None, stream: BinaryIO, location: str) -> None:
