@@ -93,7 +93,25 @@ class EngineArtifact:
     created: str = field(default_factory=lambda: _now())
 
 
-A = TypeVar("A", FusedArtifact, OnnxArtifact, EngineArtifact)
+@dataclass(frozen=True)
+class FusedOnnxArtifact:
+    """A fused ONNX graph. ``data`` names the files beside it that hold its large weights.
+
+    ``fused`` and ``left`` are the regions that became one Conv, and those that did not and why.
+    """
+
+    file: str
+    sha256: str
+    source: Source
+    data: list[str]
+    fused: list[dict[str, Any]]
+    left: list[dict[str, Any]]
+    proof: dict[str, Any] | None
+    tool: str = f"repvgg-deploy {__version__}"
+    created: str = field(default_factory=lambda: _now())
+
+
+A = TypeVar("A", FusedArtifact, OnnxArtifact, EngineArtifact, FusedOnnxArtifact)
 
 
 def _now() -> str:

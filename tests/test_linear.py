@@ -183,6 +183,79 @@ def test_average_pool(kernel: int, stride: int | None, padding: int) -> None:
     torch.testing.assert_close(pooled(x), F.avg_pool2d(x, kernel, stride, padding))
 
 
+PADS = st.tuples(*[st.integers(0, 2)] * 4)
+
+
+def pad(x: Tensor, pads: tuple[int, ...]) -> Tensor:
+    top, left, bottom, right = pads
+    return F.pad(x, (left, right, top, bottom))
+
+
+@settings(max_examples=100, deadline=None)
+@given(PADS, PADS, st.integers(1, 2), st.integers(1, 2), seeds)
+def test_zero_pad_in_front_of_a_padded_convolution(
+    before: tuple[int, ...], own: tuple[int, ...], stride: int, dilation: int, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    weight, bias = randn(g, 4, 3, 3, 2), randn(g, 4)
+    x = randn(g, 2, 3, 6, 5)
+    expected = F.conv2d(pad(pad(x, before), own), weight, bias, stride, 0, dilation)
+    spatial = LinearConv.conv(weight, bias, stride=stride, padding=own, dilation=dilation)  # type: ignore[arg-type]
+    fused = LinearConv.zero_pad(3, before).then(spatial)  # type: ignore[arg-type]
+    assert fused.groups == 1
+    close(fused(x), expected, expected.abs() + 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(groups_and_widths, PADS, st.integers(0, 2), seeds)
+def test_scale_in_front_keeps_the_groups(
+    layout: tuple[int, int, int], pads: tuple[int, ...], kernel: int, seed: int
+) -> None:
+    """An offset too, as long as the convolution does not pad."""
+    groups, cin, cout = layout
+    g = torch.Generator().manual_seed(seed)
+    factor, offset = randn(g, groups * cin), randn(g, groups * cin)
+    if any(pads):
+        offset.zero_()
+    weight = randn(g, groups * cout, cin, kernel + 1, 1)
+    x = randn(g, 2, groups * cin, 5, 4)
+    scaled = x * factor[:, None, None] + offset[:, None, None]
+    expected = F.conv2d(pad(scaled, pads), weight, groups=groups)
+    after = LinearConv.conv(weight, padding=pads, groups=groups)  # type: ignore[arg-type]
+    fused = LinearConv.scale(factor, offset).then(after)
+    assert fused.groups == groups
+    close(fused(x), expected, expected.abs() + 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), seeds)
+def test_sum_of_shifted_windows(top: int, bottom: int, left: int, right: int, seed: int) -> None:
+    """Two windows that lie differently around a pixel: the sum covers both."""
+    g = torch.Generator().manual_seed(seed)
+    one, two = randn(g, 2, 3, 1 + top + bottom, 1), randn(g, 2, 3, 1, 1 + left + right)
+    x = randn(g, 2, 3, 6, 5)
+    tall, wide = (top, 0, bottom, 0), (0, left, 0, right)
+    expected = F.conv2d(pad(x, tall), one) + F.conv2d(pad(x, wide), two)
+    fused = LinearConv.conv(one, padding=tall) + LinearConv.conv(two, padding=wide)
+    assert fused.pads == (top, left, bottom, right)
+    close(fused(x), expected, expected.abs() + 1)
+
+
+def test_padding_of_two_unequal_sides_is_no_pair() -> None:
+    assert LinearConv.zero_pad(2, (1, 2)).padding == (1, 2)
+    with pytest.raises(ValueError, match="not the same on both sides"):
+        _ = LinearConv.zero_pad(2, (1, 0, 0, 0)).padding
+
+
+def test_a_scale_between_wide_layers_stays_small() -> None:
+    """4096 channels: a dense diagonal would hold 16.7 million numbers; the algebra needs 4096."""
+    wide = LinearConv.conv(torch.ones(4096, 1, 3, 3), groups=4096)
+    scale = LinearConv.scale(torch.full((4096,), 2.0), torch.zeros(4096))
+    fused = scale.then(wide).then(scale)
+    assert fused.kernel.shape == (4096, 1, 3, 3)
+    assert bool((fused.kernel == 4).all())
+
+
 def test_batch_norm_by_hand() -> None:
     """gamma 3, beta 1, mean 2, var 8.75 + eps 0.25 = 9: x * 3/3 + 1 - 2 * 1 = x - 1."""
     one = [torch.tensor([value]) for value in (3.0, 1.0, 2.0, 8.75)]
@@ -216,11 +289,18 @@ def conv(kernel: int = 3, cin: int = 4, cout: int = 4, **geometry: object) -> Li
         (lambda: conv(cout=6).then(conv()), "6 channels feed 4"),
         (lambda: conv().then(conv()), "neither of the two convolutions is pointwise"),
         (lambda: conv(1, stride=2).then(conv()), "neither of the two convolutions is pointwise"),
-        (lambda: conv(1, padding=1).then(conv()), "neither of the two convolutions is pointwise"),
+        (lambda: conv().then(conv(1, padding=1)), "neither of the two convolutions is pointwise"),
+        (lambda: conv(1, stride=2, padding=1).then(conv()), "neither of the two"),
         (
             lambda: LinearConv.conv(torch.randn(4, 4, 1, 1), torch.ones(4)).then(conv(padding=1)),
             "leaks at the borders",
         ),
+        (
+            lambda: LinearConv.scale(torch.ones(4), torch.ones(4)).then(LinearConv.zero_pad(4, 1)),
+            "leaks at the borders",
+        ),
+        (lambda: conv().then(LinearConv.zero_pad(4, 1)), "neither of the two"),
+        (lambda: conv(padding=(1, 1, 0, 0)) + conv(1), "differ in size"),
         (lambda: conv() + conv(cin=8), "differ in in_channels"),
         (lambda: conv() + conv(cout=8), "differ in out_channels"),
         (lambda: conv(stride=2) + conv(), "differ in stride"),

@@ -8,35 +8,41 @@ Values are immutable and in float64; an operation whose result is no single conv
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Pair = tuple[int, int]
+from .geometry import Geometry, NotOneConv, Pads, Pair
 
+__all__ = ["LinearConv", "NotOneConv"]
 
-class NotOneConv(ValueError):
-    """The result of an operation cannot be written as one convolution."""
+#: Padding as constructors take it: of both axes, of each axis, or of each side.
+Padding = int | Pair | Pads
 
 
 def _pair(value: int | Pair) -> Pair:
     return (value, value) if isinstance(value, int) else value
 
 
+def _pads(padding: Padding) -> Pads:
+    if isinstance(padding, int):
+        return (padding,) * 4
+    return padding if len(padding) == 4 else (*padding, *padding)
+
+
 @dataclass(frozen=True, eq=False)
 class LinearConv:
     """One convolution: kernel [out, in/groups, kh, kw] and bias [out], float64.
 
-    ``padding`` is zero padding, in pixels, the same on both sides of an axis.
+    ``pads`` is zero padding in pixels: top, left, bottom, right.
     """
 
     kernel: Tensor
     bias: Tensor
     stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
+    pads: Pads = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
 
@@ -47,7 +53,7 @@ class LinearConv:
         bias: Tensor | None = None,
         *,
         stride: int | Pair = 1,
-        padding: int | Pair = 0,
+        padding: Padding = 0,
         dilation: int | Pair = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
@@ -61,7 +67,7 @@ class LinearConv:
             )
         kernel = weight.double()
         offset = kernel.new_zeros(len(kernel)) if bias is None else bias.double()
-        return cls(kernel, offset, _pair(stride), _pair(padding), _pair(dilation), groups)
+        return cls(kernel, offset, _pair(stride), _pads(padding), _pair(dilation), groups)
 
     @classmethod
     def scale(cls, factor: Tensor, offset: Tensor) -> LinearConv:
@@ -94,18 +100,23 @@ class LinearConv:
         kernel_size: int | Pair,
         *,
         stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
     ) -> LinearConv:
         """Average pooling, a depthwise convolution (Diverse Branch Block, transform V)."""
         kh, kw = _pair(kernel_size)
-        if not count_include_pad and _pair(padding) != (0, 0):
+        if not count_include_pad and any(_pads(padding)):
             raise NotOneConv(
                 "average pooling that leaves out the padding weighs borders differently"
             )
         kernel = torch.full((channels, 1, kh, kw), 1 / (kh * kw), dtype=torch.float64)
         stride = (kh, kw) if stride is None else stride
         return cls.conv(kernel, stride=stride, padding=padding, groups=channels)
+
+    @classmethod
+    def zero_pad(cls, channels: int, padding: Padding) -> LinearConv:
+        """Zeros laid around an image: the identity with padding."""
+        return replace(cls.identity(channels, channels), pads=_pads(padding))
 
     @property
     def out_channels(self) -> int:
@@ -120,14 +131,34 @@ class LinearConv:
         return self.kernel.shape[2], self.kernel.shape[3]
 
     @property
-    def is_pointwise(self) -> bool:
-        """A 1x1 convolution without padding: it mixes channels and nothing else."""
-        return self.kernel_size == (1, 1) and self.padding == (0, 0)
+    def padding(self) -> Pair:
+        """Zero padding of height and width; ValueError where the two sides of an axis differ."""
+        top, left, bottom, right = self.pads
+        if (top, left) != (bottom, right):
+            raise ValueError(f"the padding {self.pads} is not the same on both sides")
+        return top, left
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.pads,
+            self.dilation,
+            self.groups,
+            bool(self.bias.any()),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, H', W'], in the dtype of ``x``."""
         kernel, bias = self.kernel.to(x.dtype), self.bias.to(x.dtype)
-        return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
+        top, left, bottom, right = self.pads
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, kernel, bias, self.stride, (top, left), self.dilation, self.groups)
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, kernel, bias, self.stride, 0, self.dilation, self.groups)
 
     def regroup(self, groups: int) -> LinearConv:
         """The same map written with fewer groups: zeros fill the connections that were absent."""
@@ -145,75 +176,48 @@ class LinearConv:
         return replace(self, kernel=kernel, groups=groups)
 
     def then(self, after: LinearConv) -> LinearConv:
-        """This convolution followed by ``after``, where that is one convolution.
-
-        One of the two has to be pointwise; in front of a padded convolution a bias leaks at the
-        borders (zeros are padded where the bias would stand), so that is refused.
-        """
-        if after.in_channels != self.out_channels:
-            raise NotOneConv(f"{self.out_channels} channels feed {after.in_channels}")
-        if not after.is_pointwise:
-            if not self.is_pointwise or self.stride != (1, 1):
-                raise NotOneConv("neither of the two convolutions is pointwise at stride 1")
-            if after.padding != (0, 0) and bool(self.bias.any()):
-                raise NotOneConv("a bias in front of a padded convolution leaks at the borders")
-        groups = math.gcd(self.groups, after.groups)
-        if after.groups == after.in_channels == after.out_channels and after.is_pointwise:
-            groups = self.groups  # a per-channel scale keeps the groups
+        """This convolution followed by ``after``; NotOneConv as :meth:`Geometry.then` says."""
+        ours, theirs = self.geometry, after.geometry
+        result = ours.then(theirs)
+        if theirs.scales_channels:
             kernel = self.kernel * after.kernel
             bias = self.bias * after.kernel.flatten() + after.bias
+        elif ours.scales_channels:
+            kernel, bias = after._behind_scale(self)
         else:
-            first, second = self.regroup(groups), after.regroup(groups)
-            left = second.kernel.reshape(groups, -1, *second.kernel.shape[1:])
-            right = first.kernel.reshape(groups, -1, *first.kernel.shape[1:])
-            kernel = torch.einsum("gomhw,gmiyx->goihwyx", left, right)
-            kernel = kernel.flatten(0, 1).reshape(
-                after.out_channels, right.shape[2], *_spatial(self, after)
-            )
-            inner = first.bias.reshape(groups, -1)
-            bias = torch.einsum("gomhw,gm->go", left, inner).flatten() + after.bias
-        stride = (self.stride[0] * after.stride[0], self.stride[1] * after.stride[1])
-        spatial = self if after.is_pointwise else after
-        return LinearConv(kernel, bias, stride, spatial.padding, spatial.dilation, groups)
+            kernel, bias = self.regroup(result.groups)._compose(after.regroup(result.groups))
+            kernel = kernel.reshape(result.out_channels, -1, *result.kernel_size)
+        return _with(result, kernel, bias)
+
+    def _behind_scale(self, scale: LinearConv) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of this convolution after a per-channel scale, its groups kept."""
+        inner = scale.bias.reshape(self.groups, 1, -1, 1, 1)
+        factor = scale.kernel.reshape(self.groups, 1, -1, 1, 1)
+        blocks = self.kernel.reshape(self.groups, -1, *self.kernel.shape[1:])
+        bias = (blocks * inner).sum((2, 3, 4)).flatten() + self.bias
+        return (blocks * factor).flatten(0, 1), bias
+
+    def _compose(self, after: LinearConv) -> tuple[Tensor, Tensor]:
+        """Kernel, spatial axes of both still apart, and bias; both have the same groups."""
+        left = after.kernel.reshape(self.groups, -1, *after.kernel.shape[1:])
+        right = self.kernel.reshape(self.groups, -1, *self.kernel.shape[1:])
+        inner = self.bias.reshape(self.groups, -1)
+        kernel = torch.einsum("gomhw,gmiyx->goihwyx", left, right).flatten(0, 1)
+        return kernel, torch.einsum("gomhw,gm->go", left, inner).flatten() + after.bias
 
     def __add__(self, other: LinearConv) -> LinearConv:
-        """The sum of two parallel branches of one input, kernels zero-padded to a common size."""
-        for what in ("in_channels", "out_channels", "stride"):
-            if getattr(self, what) != getattr(other, what):
-                raise NotOneConv(
-                    f"branches differ in {what}: {getattr(self, what)} and {getattr(other, what)}"
-                )
-        dilation = _common_dilation(self, other)
-        groups = math.gcd(self.groups, other.groups)
-        a, b = self.regroup(groups), other.regroup(groups)
-        padding = (max(a.padding[0], b.padding[0]), max(a.padding[1], b.padding[1]))
-        grown = _grow(a, padding, dilation), _grow(b, padding, dilation)
-        if grown[0].shape != grown[1].shape:
-            raise NotOneConv("padding does not match the kernel sizes: outputs differ in size")
-        return LinearConv(grown[0] + grown[1], a.bias + b.bias, a.stride, padding, dilation, groups)
+        """The sum of two parallel branches; NotOneConv as :meth:`Geometry.__add__` says."""
+        result = self.geometry + other.geometry
+        kernel = self._grow(result) + other._grow(result)
+        return _with(result, kernel, self.bias + other.bias)
+
+    def _grow(self, target: Geometry) -> Tensor:
+        """The kernel in the groups of ``target``, zeros around it up to its size."""
+        kernel = self.regroup(target.groups).kernel
+        top, left, bottom, right = self.geometry.margins(target.pads, target.dilation)
+        margins = (left, right, top, bottom)  # F.pad counts from the last axis
+        return F.pad(kernel, margins) if any(margins) else kernel
 
 
-def _spatial(first: LinearConv, second: LinearConv) -> Pair:
-    return first.kernel_size if second.is_pointwise else second.kernel_size
-
-
-def _common_dilation(a: LinearConv, b: LinearConv) -> Pair:
-    """Dilation means nothing along an axis where the kernel has size 1."""
-    axes = []
-    for axis in (0, 1):
-        sizes = (a.kernel_size[axis], b.kernel_size[axis])
-        if min(sizes) > 1 and a.dilation[axis] != b.dilation[axis]:
-            raise NotOneConv(f"branches differ in dilation: {a.dilation} and {b.dilation}")
-        axes.append((a if sizes[0] >= sizes[1] else b).dilation[axis])
-    return axes[0], axes[1]
-
-
-def _grow(conv: LinearConv, padding: Pair, dilation: Pair) -> Tensor:
-    """The kernel with zeros around it, so that it reads the same pixels at a larger padding."""
-    margins = []
-    for axis in (1, 0):  # F.pad counts from the last axis
-        margin, rest = divmod(padding[axis] - conv.padding[axis], dilation[axis])
-        if rest:
-            raise NotOneConv("branches read pixels that no common dilated kernel covers")
-        margins += [margin, margin]
-    return F.pad(conv.kernel, margins) if any(margins) else conv.kernel
+def _with(shape: Geometry, kernel: Tensor, bias: Tensor) -> LinearConv:
+    return LinearConv(kernel, bias, shape.stride, shape.pads, shape.dilation, shape.groups)

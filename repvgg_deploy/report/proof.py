@@ -43,9 +43,11 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     word = "FAILED" if verdict.failures else "passed"
     head = f"{verdict.candidate} against {verdict.reference}: {word}"
     end = verdict.end_to_end
-    if verdict.proof is not None or end is None:
+    if verdict.proof is not None:
         changed = [f"  {key}: is not what the reference holds" for key in verdict.changed[:5]]
-        return [head, *(proof_lines(verdict.proof) if verdict.proof else []), *changed]
+        return [head, *proof_lines(verdict.proof), *changed]
+    if end is None:
+        return [head, "  no output is a float; the others were compared value by value"]
     agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
     return [
         head,
@@ -66,4 +68,5 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "end_to_end": None if verdict.end_to_end is None else asdict(verdict.end_to_end),
         "changed": list(verdict.changed),
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
+        "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),
     }

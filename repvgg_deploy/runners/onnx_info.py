@@ -22,6 +22,7 @@ class OnnxInfo:
     """``batch`` is None where it is dynamic; height and width are fixed."""
 
     path: Path
+    input: str
     precision: str
     batch: int | None
     channels: int
@@ -53,4 +54,4 @@ def read_onnx_info(path: Path) -> OnnxInfo:
             f"outputs {[v.name for v in graph.output]}; verify takes models with one float "
             "image input [batch, C, H, W], C, H and W fixed, and one output."
         )
-    return OnnxInfo(path, precision, shape[0] or None, shape[1], shape[2], shape[3])
+    return OnnxInfo(path, inputs[0].name, precision, shape[0] or None, shape[1], shape[2], shape[3])

@@ -14,12 +14,12 @@ from ..artifacts import FusedArtifact
 from ..data.samples import load_samples
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
+from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..files import sha256_file
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
-from ..runners.onnx_reference import OnnxFloat64Runner
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
@@ -34,7 +34,8 @@ class Verdict:
     """The judgement on one pair; ``proof`` where both are weights, block by block.
 
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
-    outside the blocks that are not the same to the bit.
+    outside the blocks that are not the same to the bit. For two ONNX models it is the worst of
+    ``graphs`` (None: no float output).
     """
 
     reference: Path
@@ -43,9 +44,12 @@ class Verdict:
     proof: Proof | None
     device: str
     changed: tuple[str, ...] = ()
+    graphs: GraphProof | None = None
 
     @property
     def failures(self) -> list[str]:
+        if self.graphs is not None:
+            return self.graphs.failures
         lines = [] if self.proof is None else list(self.proof.failures)
         end = self.end_to_end
         if self.proof is None and end is not None and not end.passed:
@@ -72,11 +76,13 @@ def verify_pair(
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
-    ``reading`` says how checkpoints are read.
+    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
+    if first.suffix == second.suffix == ".onnx":
+        return _verify_graphs(first, second, images)
     subjects = (open_subject(first, reading), open_subject(second, reading))
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
@@ -84,7 +90,8 @@ def verify_pair(
         if reference.whole is None or candidate.whole is None:
             return _verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
-    assert isinstance(candidate, OnnxInfo)  # sorted: ONNX comes last
+    assert isinstance(reference, WeightsFile)  # sorted: ONNX comes last
+    assert isinstance(candidate, OnnxInfo)
     return _verify_onnx(reference, candidate, target, images)
 
 
@@ -175,31 +182,32 @@ def _verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch
 
 
 def _verify_onnx(
-    reference: Subject, candidate: OnnxInfo, device: torch.device, images: Path | None
+    reference: WeightsFile, candidate: OnnxInfo, device: torch.device, images: Path | None
 ) -> Verdict:
-    channels = _channels(reference)
-    if channels != candidate.channels:
+    network = reference.network
+    if network.spec.in_channels != candidate.channels:
         raise UserError(
             f"{candidate.path}: takes images of {candidate.channels} channels and "
-            f"{_path(reference)} of {channels}; these are two networks."
+            f"{_path(reference)} of {network.spec.in_channels}; these are two networks."
         )
     samples = _samples_for(candidate, images)
     precision = candidate.precision
-    if isinstance(reference, OnnxInfo):
-        device = torch.device("cpu")
-        truth = run(OnnxFloat64Runner(reference.path), samples, reference.batch)
-        own = run(OrtRunner(reference.path), samples, reference.batch)
-    else:
-        with exact_math():
-            truth = run(TorchRunner(reference.network.build(torch.float64), device), samples)
-            own = run(TorchRunner(reference.network.build(TORCH_DTYPE[precision]), device), samples)
+    with exact_math():
+        truth = run(TorchRunner(network.build(torch.float64), device), samples)
+        own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
     output = run(OrtRunner(candidate.path), samples, candidate.batch)
     end_to_end = compare("end to end", truth, own, output, precision)
     return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
 
 
-def _channels(subject: Subject) -> int:
-    return subject.channels if isinstance(subject, OnnxInfo) else subject.network.spec.in_channels
+def _verify_graphs(reference: Path, candidate: Path, images: Path | None) -> Verdict:
+    """Two ONNX models of any inputs and outputs."""
+    inputs = None
+    if images is not None:
+        info = read_onnx_info(reference)
+        inputs = {info.input: _samples_for(info, images)}
+    proof = prove_graphs(reference, candidate, inputs)
+    return Verdict(reference, candidate, proof.worst, None, "cpu", graphs=proof)
 
 
 def _samples_for(info: OnnxInfo, images: Path | None) -> NDArray[np.float32]:

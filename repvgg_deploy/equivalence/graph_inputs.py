@@ -1,0 +1,86 @@
+"""Inputs for a proof of ONNX graphs: made of seeded noise, or given in an .npz file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..runners.onnx_session import FLOAT_TYPES, Arrays, OrtSession
+
+BATCH = 2
+ROUNDS = 4
+#: What dynamic dimensions are tried at, smallest first.
+SIDES = (32, 64, 128)
+_GIVE = "give inputs in an .npz file whose arrays bear the input names"
+
+
+def read_inputs(path: Path) -> Arrays:
+    """Arrays of an .npz file; UserError where it is none."""
+    try:
+        with np.load(path) as content:
+            return dict(content)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give the path of an .npz file.") from error
+    except (OSError, ValueError, TypeError, BadZipFile) as error:
+        raise UserError(f"{path}: is not an .npz file, or damaged; {_GIVE}.") from error
+
+
+def made_up_inputs(session: OrtSession, model: Path) -> list[Arrays]:
+    """Noise that the model takes: batch 2, other dynamic sides 32, or larger if it refuses.
+
+    ROUNDS of it, since where a tensor has few values (a squeeze-excitation of a fixed batch) one
+    round may meet a lucky reference.
+
+    Raises:
+        UserError: inputs that noise cannot stand for, or that the model does not run on.
+    """
+    refusal = None
+    for side in SIDES:
+        generator = np.random.default_rng(0)
+        rounds = [
+            {
+                name: _noise(generator, name, kind, shape, side, model)
+                for name, kind, shape in session.inputs
+            }
+            for _ in range(ROUNDS)
+        ]
+        try:
+            session.run(rounds[0])
+        except UserError as error:
+            refusal = error
+        else:
+            return rounds
+    raise UserError(f"{model}: does not run on made-up inputs; {_GIVE} ({refusal})")
+
+
+def _noise(
+    generator: np.random.Generator,
+    name: str,
+    kind: str,
+    shape: list[int | str | None],
+    side: int,
+    model: Path,
+) -> NDArray[Any]:
+    if kind not in FLOAT_TYPES:
+        raise UserError(f"{model}: its input {name!r} is a {kind}, which noise is not; {_GIVE}.")
+    sizes = [size if isinstance(size, int) else side for size in shape]
+    if shape and not isinstance(shape[0], int):
+        sizes[0] = BATCH
+    return generator.standard_normal(sizes).astype(FLOAT_TYPES[kind])
+
+
+def check_inputs(inputs: Arrays, session: OrtSession, model: Path) -> None:
+    """Raises UserError: a missing input, one too many, or no samples."""
+    wanted = sorted(name for name, _, _ in session.inputs)
+    if wanted != sorted(inputs):
+        raise UserError(
+            f"{model}: takes the inputs {wanted}, and these were given: {sorted(inputs)}."
+        )
+    for name, values in inputs.items():
+        if values.size == 0:
+            raise UserError(f"input {name!r} holds no samples; a proof on nothing proves nothing.")

@@ -1,0 +1,65 @@
+"""An ONNX model of any inputs and outputs on ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..optional import require
+
+#: ONNX Runtime's names of element types that noise can be made of.
+FLOAT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class OrtSession:
+    """``inputs`` is what the model asks for: (name, element type, dimensions) each.
+
+    ``changed`` is run in place of what ``path`` holds; its external data lies beside ``path``.
+    """
+
+    def __init__(self, path: Path, changed: bytes | None = None) -> None:
+        ort = require("onnxruntime")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # errors come back as exceptions, and we put them in words
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
+        )
+        self._path = path
+        try:
+            self._session = ort.InferenceSession(
+                str(path) if changed is None else changed,
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:  # ONNX Runtime's own exception types have no common root
+            raise UserError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        self.inputs: list[tuple[str, str, list[int | str | None]]] = [
+            (value.name, value.type, list(value.shape)) for value in self._session.get_inputs()
+        ]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs by name; UserError where the model does not take these inputs.
+
+        Float inputs are cast to the model's own float types.
+        """
+        kinds = {name: kind for name, kind, _ in self.inputs}
+        feed = {
+            name: values.astype(FLOAT_TYPES.get(kinds.get(name, ""), values.dtype))
+            for name, values in inputs.items()
+        }
+        try:
+            outputs = self._session.run(None, feed)
+        except Exception as error:
+            raise UserError(f"{self._path}: ONNX Runtime cannot run it: {error}") from error
+        return dict(zip(self._outputs, outputs, strict=True))

@@ -1,0 +1,250 @@
+"""The proof of graphs: it accepts what is right, catches every fault, and says what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
+
+from repvgg_deploy.equivalence.graph import prove_graphs
+from repvgg_deploy.equivalence.graph_inputs import read_inputs
+from repvgg_deploy.errors import UserError
+from repvgg_deploy.reparam.graph import fuse_graph
+from repvgg_deploy.runners.onnx_reference import OnnxFloat64
+
+from .graphs import HEAD, graph
+from .helpers import GOLDEN
+
+SOURCE = GOLDEN / "official_ddp.bn.onnx"
+
+
+def save(model: ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def changed_source(change: Callable[[ModelProto], None]) -> ModelProto:
+    """The network with a fault in its branches, fused."""
+    model = onnx.load(SOURCE)
+    change(model)
+    return fuse_graph(model).model
+
+
+def change_tensor(model: ModelProto, name: str, change: Callable[..., np.ndarray]) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    values = np.ascontiguousarray(change(numpy_helper.to_array(tensor)))
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+
+
+def norms(model: ModelProto) -> list[onnx.NodeProto]:
+    """The batch norms of one block in the middle: 3x3, 1x1 and identity."""
+    nodes = [n for n in model.graph.node if n.op_type == "BatchNormalization"]
+    return [n for n in nodes if "stage3.1" in n.name]
+
+
+def drop_a_branch(model: ModelProto) -> None:
+    change_tensor(model, norms(model)[0].input[1], lambda gamma: gamma * 0)
+    change_tensor(model, norms(model)[0].input[2], lambda beta: beta * 0)
+
+
+def wrong_eps(model: ModelProto) -> None:
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "epsilon":
+                attribute.f = 1e-3
+
+
+def without_mean(model: ModelProto) -> None:
+    change_tensor(model, norms(model)[1].input[3], lambda mean: mean * 0)
+
+
+def swap_branches(model: ModelProto) -> None:
+    """Each of two branches gets the other's statistics."""
+    one, two = norms(model)[:2]
+    names = list(one.input[1:]), list(two.input[1:])
+    one.input[1:], two.input[1:] = names[1], names[0]
+
+
+BRANCH_FAULTS = [drop_a_branch, wrong_eps, without_mean, swap_branches]
+
+
+@pytest.mark.parametrize("fault", BRANCH_FAULTS)
+def test_faults_in_the_branches_are_caught(
+    fault: Callable[[ModelProto], None], tmp_path: Path
+) -> None:
+    proof = prove_graphs(SOURCE, save(changed_source(fault), tmp_path / "wrong.onnx"))
+    assert not proof.passed
+    assert proof.worst is not None
+    assert proof.worst.ratio > 100
+
+
+def shift(kernel: np.ndarray) -> np.ndarray:
+    return np.roll(kernel, 1, axis=2)
+
+
+def identity_of_one_group(kernel: np.ndarray) -> np.ndarray:
+    """Ones where an identity without groups has them, cut to a group's columns."""
+    rows, columns = kernel.shape[:2]
+    wrong = np.eye(rows, columns, dtype=kernel.dtype)
+    right = np.tile(np.eye(columns, dtype=kernel.dtype), (rows // columns, 1))
+    kernel = kernel.copy()
+    kernel[:, :, 1, 1] += wrong - right
+    return kernel
+
+
+@pytest.mark.parametrize("fault", [shift, identity_of_one_group])
+def test_faults_in_one_fused_kernel_are_caught(
+    fault: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    fused = fuse_graph(onnx.load(SOURCE)).model
+    grouped = [
+        n for n in fused.graph.node
+        if n.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in n.attribute)
+    ]  # fmt: skip
+    change_tensor(fused, grouped[0].input[1], fault)
+    proof = prove_graphs(SOURCE, save(fused, tmp_path / "wrong.onnx"))
+    assert not proof.passed
+    assert any(line.startswith(grouped[0].output[0]) for line in proof.failures)
+    assert proof.to_dict()["passed"] is False
+
+
+def test_a_leaking_bias_is_caught(tmp_path: Path) -> None:
+    """Right everywhere but at the borders."""
+    right = save(graph("t = Conv(x, swap, b)  y = Conv<pads=[1,1,1,1]>(t, three)"), tmp_path / "a")
+    leaking = graph("t = Conv(x, swap)  u = Conv<pads=[1,1,1,1]>(t, three)  y = Add(u, k)",
+                    more=", float[2,1,1] k = {470, 920}")  # fmt: skip
+    interior = OnnxFloat64(graph("t = Conv(x, swap, b)  y = Conv(t, three)"))
+    plain = OnnxFloat64(graph("t = Conv(x, swap)  u = Conv(t, three)  y = Add(u, k)",
+                              more=", float[2,1,1] k = {470, 920}"))  # fmt: skip
+    x = {"x": np.ones((1, 2, 5, 5))}
+    assert np.allclose(interior.run(x)["y"], plain.run(x)["y"])
+    assert not prove_graphs(right, save(leaking, tmp_path / "b")).passed
+
+
+def many() -> ModelProto:
+    """Two inputs, one with a fixed size; a float, a bool, an integer and a scalar output."""
+    return parser.parse_model(
+        f"""{HEAD} g (float[n,2,h,w] x, float[3] s) =>
+        (float[n,2,h,w] y, bool[n,2,h,w] p, int64[n,1,h,w] a, float q)
+        <float[2,2,1,1] k = {{0, 1, 1, 0}}, float c = {{3}}, float z = {{0}}> {{
+          t = Conv(x, k)  y = Mul(t, c)  p = Greater(y, z)  a = ArgMax<axis=1>(y)
+          q = ReduceSum<keepdims=0>(s) }}"""
+    )
+
+
+def test_any_number_of_inputs_and_outputs(tmp_path: Path) -> None:
+    source = save(many(), tmp_path / "a.onnx")
+    fused = fuse_graph(many())
+    assert len(fused.fused) == 1
+    proof = prove_graphs(source, save(fused.model, tmp_path / "b.onnx"))
+    assert proof.passed
+    assert [comparison.name for comparison in proof.outputs] == ["y", "q"]
+    assert proof.agreement == {"p": 1.0, "a": 1.0}
+
+
+def test_discrete_outputs_have_to_agree(tmp_path: Path) -> None:
+    wrong = many()
+    wrong.graph.node[2].op_type = "Less"
+    proof = prove_graphs(save(many(), tmp_path / "a.onnx"), save(wrong, tmp_path / "b.onnx"))
+    assert proof.agreement["p"] < 0.01
+    assert proof.failures == ["p: only 0.00% of its values agree"]
+
+
+def test_given_inputs(tmp_path: Path) -> None:
+    source = save(many(), tmp_path / "a.onnx")
+    inputs = {"x": np.ones((1, 2, 3, 3)), "s": np.ones(3)}
+    assert prove_graphs(source, source, inputs).outputs[0].samples == 1
+    with pytest.raises(UserError, match=r"takes the inputs \['s', 'x'\].*given: \['x'\]"):
+        prove_graphs(source, source, {"x": inputs["x"]})
+    with pytest.raises(UserError, match="'x' holds no samples"):
+        prove_graphs(source, source, {**inputs, "x": np.ones((0, 2, 3, 3))})
+    with pytest.raises(UserError, match="ONNX Runtime cannot run it"):
+        prove_graphs(source, source, {**inputs, "x": np.ones((1, 3, 3, 3))})
+
+
+def test_larger_noise_where_the_model_refuses_32_pixels(tmp_path: Path) -> None:
+    big = parser.parse_model(
+        f"{HEAD} g (float[n,1,h,w] x) => (float[n,1,k,l] y) <float[1,1,1,1] k0 = {{2}}>"
+        "{ p = MaxPool<kernel_shape=[40,40]>(x)  y = Conv(p, k0) }"
+    )
+    source = save(big, tmp_path / "a.onnx")
+    assert prove_graphs(source, source).outputs[0].samples == 2 * 4  # four rounds of batch 2
+
+
+def test_models_that_noise_cannot_feed(tmp_path: Path) -> None:
+    tokens = parser.parse_model(f"{HEAD} g (int64[n] x) => (int64[n] y) {{ y = Neg(x) }}")
+    source = save(tokens, tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=r"'x' is a tensor\(int64\).*\.npz"):
+        prove_graphs(source, source)
+    assert prove_graphs(source, source, {"x": np.arange(3)}).worst is None
+    huge = parser.parse_model(
+        f"{HEAD} g (float[n,1,h,w] x) => (float[n,1,k,l] y)"
+        "{ y = MaxPool<kernel_shape=[999,999]>(x) }"
+    )
+    with pytest.raises(UserError, match="does not run on made-up inputs"):
+        prove_graphs(save(huge, tmp_path / "b.onnx"), tmp_path / "b.onnx")
+
+
+def test_two_networks_are_not_compared(tmp_path: Path) -> None:
+    one = save(graph("y = Neg(x)"), tmp_path / "a.onnx")
+    other = save(graph("z = Neg(x)", output="z"), tmp_path / "b.onnx")
+    with pytest.raises(UserError, match="has other outputs than"):
+        prove_graphs(one, other)
+    with pytest.raises(UserError, match="has other inputs than"):
+        prove_graphs(one, save(many(), tmp_path / "c.onnx"))
+
+
+def test_inputs_files(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.ones(3))
+    assert read_inputs(tmp_path / "x.npz")["x"].tolist() == [1, 1, 1]
+    (tmp_path / "text.npz").write_text("no arrays")
+    with pytest.raises(UserError, match="no such file"):
+        read_inputs(tmp_path / "gone.npz")
+    with pytest.raises(UserError, match=r"is not an \.npz file"):
+        read_inputs(tmp_path / "text.npz")
+
+
+def test_float64_reaches_casts_subgraphs_and_constants() -> None:
+    """1 + 1e-9 - 1 is 0 in float32 wherever a step of it is made in float32."""
+    model = parser.parse_model(
+        f"""{HEAD} g (float[1] x) => (float[1] y) {{
+          c = Constant<value_float: float = 1.0>()  s = Add(x, c)  d = Cast<to=1>(s)
+          b = Cast<to=9>(d)
+          y = If(b) <
+            then_branch = a () => (float[1] p) {{
+              one = Constant<value = float[1] {{1}}>()  p = Sub(d, one) }},
+            else_branch = e () => (float[1] q) {{ q = Neg(d) }}> }}"""
+    )
+    assert OnnxFloat64(model).run({"x": np.array([1e-9])})["y"] == pytest.approx([1e-9])
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (3, 1)])
+def test_float64_convolution_pads_as_onnx_says(auto_pad: str, stride: int, dilation: int) -> None:
+    """Against ONNX's own evaluator, which is slow and needs no torch."""
+    node = helper.make_node(
+        "Conv", ["x", "k"], ["y"],
+        auto_pad=auto_pad, strides=[stride] * 2, dilations=[dilation] * 2,
+    )  # fmt: skip
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((3, 2, 3, 2))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, [1, None, None, None])
+        for name in "xy"
+    ]
+    weights = [numpy_helper.from_array(kernel, "k")]
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], weights))
+    x = generator.standard_normal((1, 2, 8, 7))
+    (expected,) = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_allclose(OnnxFloat64(model).run({"x": x})["y"], expected, atol=1e-12)
+
+
+def test_models_that_float64_cannot_run() -> None:
+    with pytest.raises(UserError, match="cannot be evaluated in float64"):
+        OnnxFloat64(graph("y = unknown.Neg(x)"))
+    with pytest.raises(UserError, match="cannot be run in float64"):
+        OnnxFloat64(graph("y = Add(x, three)")).run({"x": np.ones((1, 2, 5, 5))})
