@@ -104,13 +104,11 @@ class _Judge:
         if not leaves[0]:
             raise UserError(f"{name}: no tensor to compare; a proof on nothing proves nothing.")
         arrays = [{key: _array(leaf) for key, leaf in one.items()} for one in leaves]
+        options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
         return tuple(
-            compare(
-                key, true, arrays[1][key], arrays[2][key],
-                precision=self.precision, limit=self.limit,
-            )
+            compare(key, true, arrays[1][key], arrays[2][key], **options)
             for key, true in arrays[0].items()
-        )  # fmt: skip
+        )
 
 
 def _watch(
