@@ -70,7 +70,8 @@ def prove_modules(
             raise UserError(f"{where} is in training mode; call eval() on both models first.")
     dtype = next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32)
     if dtype == torch.float64:
-        dtype, original, fused = torch.float32, _cast(original, dtype), _cast(fused, dtype)
+        dtype = torch.float32
+        original, fused = _cast(original, dtype), _cast(fused, dtype)
     if dtype not in _PRECISIONS:
         raise UserError(f"a model in {dtype} cannot be proved; cast it to float32 first.")
     judge = _Judge(_PRECISIONS[dtype], limit)

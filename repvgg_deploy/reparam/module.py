@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
@@ -127,11 +128,13 @@ def _inside(path: str, outer: str) -> bool:
 
 def _refuse_training(candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
-        steps = (step for step in candidate.steps.values() if isinstance(step, nn.Module))
-        if any(module.training for module in (candidate.module, *steps)):
-            path = candidate.paths[0] or "the root"
+        outer = candidate.family.outer_norm
+        steps = [*candidate.steps.values(), outer and candidate.module.get_submodule(outer)]
+        norms = (step for step in steps if isinstance(step, _NormBase))
+        if any(module.training for module in (candidate.module, *norms)):
+            path = candidate.paths[0]
             raise UserError(
-                f"block {path} is in training mode, where batch norm uses the statistics of each "
+                f"{f'block {path}' if path else 'the root'} is in training mode, where batch norm uses the statistics of each "
                 "batch and no convolution can stand for it; call model.eval() before fuse."
             )
 
