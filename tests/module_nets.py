@@ -163,6 +163,38 @@ class RepMixer(nn.Module):
         return x + (change if self.layer_scale is None else self.layer_scale * change)
 
 
+class Scale(nn.Module):
+    """A factor for each channel, as timm's LayerScale2d and RepOpt-VGG's ScaleLayer."""
+
+    def __init__(self, channels: int, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.register_parameter(name, nn.Parameter(torch.ones(channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * getattr(self, self.name).view(1, -1, 1, 1)
+
+
+class LinearAddBlock(nn.Module):
+    """RepOpt-VGG's, with constant scales."""
+
+    def __init__(self, cin: int, out: int) -> None:
+        super().__init__()
+        self.relu, self.post_se = nn.ReLU(), nn.Identity()
+        self.conv = nn.Conv2d(cin, out, 3, 1, 1, bias=False)
+        self.conv_1x1 = nn.Conv2d(cin, out, 1, bias=False)
+        self.scale_conv, self.scale_1x1 = Scale(out, "weight"), Scale(out, "weight")
+        if cin == out:
+            self.scale_identity = Scale(out, "weight")
+        self.bn = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.scale_conv(self.conv(x)) + self.scale_1x1(self.conv_1x1(x))
+        if hasattr(self, "scale_identity"):
+            total = total + self.scale_identity(x)
+        return self.post_se(self.relu(self.bn(total)))
+
+
 class RepVggBlock(nn.Module):
     """RT-DETR's."""
 

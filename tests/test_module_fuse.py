@@ -51,6 +51,8 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], str, str, str]] = {
         lambda: nets.RepMixer(4, scale=False),
         "fastvit", "RepMixer without layer scale", "reparam_conv",
     ),
+    "repopt": (lambda: nets.LinearAddBlock(4, 4), "repopt-vgg", "LinearAddBlock", "conv"),
+    "repopt, wider": (lambda: nets.LinearAddBlock(4, 6), "repopt-vgg", "LinearAddBlock", "conv"),
     "rtdetr": (lambda: nets.RepVggBlock(4, 6), "rtdetr", "RepVggBlock", "conv"),
     "rtdetr, same": (lambda: nets.RepVggBlock(4, 4), "rtdetr", "RepVggBlock", "conv"),
     "repvit": (lambda: nets.RepVGGDW(4), "repvit", "RepVggDw", ""),

@@ -133,9 +133,10 @@ def _refuse_training(candidates: Sequence[Candidate]) -> None:
         norms = (step for step in steps if isinstance(step, _NormBase))
         if any(module.training for module in (candidate.module, *norms)):
             path = candidate.paths[0]
+            name = f"block {path}" if path else "the root"
             raise UserError(
-                f"{f'block {path}' if path else 'the root'} is in training mode, where batch norm uses the statistics of each "
-                "batch and no convolution can stand for it; call model.eval() before fuse."
+                f"{name} is in training mode, where batch norm uses the statistics of each batch "
+                "and no convolution can stand for it; call model.eval() before fuse."
             )
 
 

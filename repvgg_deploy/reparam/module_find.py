@@ -154,7 +154,7 @@ def _obstacles(candidate: Candidate) -> Iterator[str]:
     start = len(candidate.paths[0]) + 1 if candidate.paths[0] else 0
     steps = {name[start:] for name in candidate.steps}
     after = [*candidate.tail, *([family.outer_norm] if family.outer_norm else [])]
-    branch_attributes = {branch.attribute for branch in family.branches}
+    known = {*steps, *after, *(branch.attribute for branch in family.branches)}
     if not family.fused and candidate.tail:
         yield f"{next(iter(candidate.tail))}: blocks of {family.family} have no such child"
     for name, child in module.named_modules():
@@ -164,7 +164,8 @@ def _obstacles(candidate: Candidate) -> Iterator[str]:
         if child._forward_hooks or child._forward_pre_hooks:
             yield f"{name} has a forward hook, which would be lost with it"
         is_leaf = not isinstance(child, _CONTAINERS) and next(child.children(), None) is None
-        if is_leaf and name not in steps and name not in after and name not in branch_attributes:
+        holds_scale = any(step.startswith(f"{name}.") for step in steps)
+        if is_leaf and not holds_scale and name not in known:
             kind = type(child).__name__
             yield f"{name}, a {kind}, is nothing that {family.block} of {family.family} has"
     owned = tuple(f"{name}." for name in (*steps, *after))
