@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -97,6 +98,25 @@ def test_a_linear_head_behind_a_batch_norm() -> None:
     fused = fuse(model)
     assert type(fused[3]) is nn.Linear
     same(model, fused, images())
+
+
+def test_zcls_blocks_become_convolutions_themselves() -> None:
+    """Their activation stands beside them; the paths tell them from the official ones."""
+
+    class ZclsBlock(RepVGGBlock):
+        def __init__(self, cin: int, out: int) -> None:
+            super().__init__(cin, out)
+            del self.nonlinearity, self.se, self.post_se
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rbr_dense(x) + self.rbr_1x1(x) + self.rbr_identity(x)
+
+    stage = nn.Sequential(nn.Sequential(ZclsBlock(4, 4), nn.ReLU()))
+    model = trained(nn.Sequential(OrderedDict(stage1=stage)))
+    fusion = fuse_modules(model)
+    assert [one.family for one in fusion.fused] == ["zcls"]
+    assert set(fusion.model.state_dict()) == {"stage1.0.0.weight", "stage1.0.0.bias"}
+    same(model, fusion.model, images())
 
 
 def test_deploy_keys_are_the_code_bases_own() -> None:

@@ -218,6 +218,20 @@ def test_a_forward_of_its_own_is_noticed(kind: type[RepVGGBlock]) -> None:
     assert left.reason == "its own forward does something else than the sum of its branches"
 
 
+def test_an_activation_without_effect_is_left_out() -> None:
+    """Apple's large-kernel block calls its activation and drops the result."""
+
+    class Dropped(nets.RepConv):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rbr_dense(x) + self.rbr_1x1(x) + self.rbr_identity(x)
+
+    block = trained(Dropped(4, 4))
+    fused = fuse(block)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(fused(x), block(x), atol=1e-4)
+    assert bool((fused(x) < -1).any()), "SiLU gives no such values"
+
+
 def test_a_forward_that_cannot_be_run() -> None:
     class Two(RepVGGBlock):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:

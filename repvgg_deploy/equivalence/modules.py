@@ -1,24 +1,24 @@
 """The proof for torch modules: module against module, each block alone and the outputs as a whole.
 
 The original in float64 is the truth. On its way through the network every block's input is given
-to the original block and to the fused one, both in the precision that they have.
+to the original block and to the fused one, both in the precision that they have. What rounding may
+do is what it does to the original, or what rounding the original's weights would do to it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, Comparison, compare
+from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Array, Comparison, compare
+from .trees import array, mapped, tensors
 
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -75,16 +75,18 @@ def prove_modules(
     if dtype not in _PRECISIONS:
         raise UserError(f"a model in {dtype} cannot be proved; cast it to float32 first.")
     judge = _Judge(_PRECISIONS[dtype], limit)
-    given = _mapped(example, dtype)
+    given = mapped(example, dtype)
     exact = _cast(original, torch.float64)
+    rounded = _rounded(exact, UNIT_ROUNDOFF[judge.precision])
     with exact_math():
         try:
             reference, candidate = _call(original, given), _call(fused, given)
-            watched = _watch(exact, original, fused, dtype, judge)
-            truth = _call(exact, _mapped(given, torch.float64))
+            watched = _watch(exact, rounded, original, fused, dtype, judge)
+            precise = mapped(given, torch.float64)
+            truth, off = _call(exact, precise), _call(rounded, precise)
         except RuntimeError as error:
             raise UserError(f"the models cannot run on this example: {error}") from error
-    outputs = judge.outputs("output", truth, reference, candidate)
+    outputs = judge.outputs("output", truth, reference, candidate, off)
     ran = {comparison.name for comparison in judge.blocks}
     not_run = tuple(path for path in watched if path not in ran)
     return ModuleProof(tuple(judge.blocks), outputs, not_run)
@@ -98,35 +100,56 @@ class _Judge:
         self.blocks: list[Comparison] = []
 
     def outputs(self, name: str, *values: Any) -> tuple[Comparison, ...]:
-        """``values`` are truth, reference and candidate."""
-        leaves = [dict(_tensors(name, value)) for value in values]
-        if not leaves[0].keys() == leaves[1].keys() == leaves[2].keys():
+        """``values`` are truth, reference, candidate and the truth with rounded weights."""
+        leaves = [dict(tensors(name, value)) for value in values]
+        if any(one.keys() != leaves[0].keys() for one in leaves):
             raise UserError(f"{name}: outputs of different structure; these are two networks.")
         if not leaves[0]:
             raise UserError(f"{name}: no tensor to compare; a proof on nothing proves nothing.")
-        arrays = [{key: _array(leaf) for key, leaf in one.items()} for one in leaves]
+        return tuple(self._judge(key, *(array(one[key]) for one in leaves)) for key in leaves[0])
+
+    def _judge(self, name: str, truth: Array, own: Array, new: Array, rounded: Array) -> Comparison:
         options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
-        return tuple(
-            compare(key, true, arrays[1][key], arrays[2][key], **options)
-            for key, true in arrays[0].items()
-        )
+        each = (compare(name, truth, reference, new, **options) for reference in (own, rounded))
+        return min(each, key=lambda comparison: comparison.ratio)
+
+
+def _rounded(exact: nn.Module, unit: float) -> nn.Module:
+    """A copy with weights as far off as rounding them could put them.
+
+    Where branches cancel, a fused kernel has to round what the branches hold exactly.
+    """
+    rounded = copy.deepcopy(exact)
+    generator = torch.Generator("cpu").manual_seed(0)
+    with torch.no_grad():
+        for tensor in (*rounded.parameters(), *rounded.buffers()):
+            if tensor.is_floating_point():
+                noise = torch.rand(tensor.shape, generator=generator, device="cpu") * 2 - 1
+                tensor.mul_(1 + unit * noise.to(tensor))
+    return rounded
 
 
 def _watch(
-    exact: nn.Module, original: nn.Module, fused: nn.Module, dtype: torch.dtype, judge: _Judge
+    exact: nn.Module,
+    rounded: nn.Module,
+    original: nn.Module,
+    fused: nn.Module,
+    dtype: torch.dtype,
+    judge: _Judge,
 ) -> list[str]:
     """Have every block of ``exact`` judge its two counterparts; the paths of these blocks."""
     paths = []
     for path in _changed(original, fused):
-        own, new = original.get_submodule(path), fused.get_submodule(path)
+        others = [model.get_submodule(path) for model in (original, fused, rounded)]
 
         def hook(
             _: nn.Module, args: Any, kwargs: Any, truth: Any,
-            path: str = path, own: nn.Module = own, new: nn.Module = new,
+            path: str = path, others: list[nn.Module] = others,
         ) -> None:  # fmt: skip
-            args, kwargs = _mapped(args, dtype), _mapped(kwargs, dtype)
-            values = truth, own(*args, **kwargs), new(*args, **kwargs)
-            judge.blocks += judge.outputs(path, *values)
+            own, new, off = others
+            given = mapped(args, dtype), mapped(kwargs, dtype)
+            reference, candidate = (model(*given[0], **given[1]) for model in (own, new))
+            judge.blocks += judge.outputs(path, truth, reference, candidate, off(*args, **kwargs))
 
         exact.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
         paths.append(path)
@@ -165,38 +188,3 @@ def _call(model: nn.Module, given: Any) -> Any:
     if isinstance(given, Mapping):
         return model(**given)
     return model(*given) if isinstance(given, tuple) else model(given)
-
-
-def _mapped(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors of a tree in another dtype; what else there is stays."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, Mapping):
-        return {key: _mapped(part, dtype) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_mapped(part, dtype) for part in value)
-    return value
-
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors of a tree, by name."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.numel():
-            yield name, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _tensors(f"{name}[{key!r}]", part)
-    elif isinstance(value, (list, tuple)):
-        for number, part in enumerate(value):
-            yield from _tensors(f"{name}[{number}]", part)
-    elif is_dataclass(value):
-        for entry in fields(value):
-            yield from _tensors(f"{name}.{entry.name}", getattr(value, entry.name))
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    """At least [N, C]."""
-    array = np.asarray(tensor.detach().double().cpu().numpy())
-    return (
-        array.reshape(len(array), -1) if array.ndim == 1 else array.reshape(array.shape or (1, 1))
-    )

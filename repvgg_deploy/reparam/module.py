@@ -114,9 +114,8 @@ def _fuse_one(candidate: Candidate) -> FusedModule:
     if len({tensor.device for tensor in tensors}) > 1:
         raise NotOneConv("its tensors are on several devices")
     folded = fold_candidate(candidate)
-    check_forward(candidate, folded)
-    layer = build_layer(candidate, folded)
-    become(module, layer, family.fused, candidate.tail)
+    tail = {name: candidate.tail[name] for name in check_forward(candidate, folded)}
+    become(module, build_layer(candidate, folded), family.fused, tail)
     conv = folded.conv
     paths = tuple(candidate.paths)
     return FusedModule(paths, family.family, family.block, conv.kernel_size, conv.groups)

@@ -128,7 +128,7 @@ def _candidate(
 
     def rank(family: BlockFamily) -> tuple[bool, ...]:
         here = bool(family.where and re.search(family.where, block.path))
-        return family not in own, not here, not family.fused
+        return family not in own, not here, not (here or family.fused)
 
     candidates = []
     for family in every:

@@ -83,8 +83,12 @@ def become(module: nn.Module, layer: nn.Module, name: str, tail: dict[str, nn.Mo
     module.__class__ = kind
 
 
-def check_forward(candidate: Candidate, folded: Folded) -> None:
+def check_forward(candidate: Candidate, folded: Folded) -> tuple[str, ...]:
     """Run a block's own forward against its fold, both in float64, on a small random input.
+
+    Returns the names of the modules that follow the sum: all that the block has of its family's,
+    or only those with parameters where the others have no effect (Apple's large-kernel block calls
+    its activation and drops the result).
 
     Raises:
         NotOneConv: they differ, or the forward cannot be run.
@@ -97,10 +101,15 @@ def check_forward(candidate: Candidate, folded: Folded) -> None:
         raise NotOneConv(
             f"its own forward could not be run on {tuple(x.shape)}: {error}"
         ) from error
-    tail = {name: block.get_submodule(name) for name in candidate.tail}
-    become(block, exact_layer(folded), candidate.family.fused, tail)
-    if not _agree(block(x), expected, folded.size):
-        raise NotOneConv("its own forward does something else than the sum of its branches")
+    every = {name: block.get_submodule(name) for name in candidate.tail}
+    with_parameters = {
+        name: child for name, child in every.items() if next(child.parameters(), None) is not None
+    }
+    for tail in (every, with_parameters):
+        fused = nn.Sequential(exact_layer(folded), *tail.values())
+        if _agree(fused(x), expected, folded.size):
+            return tuple(tail)
+    raise NotOneConv("its own forward does something else than the sum of its branches")
 
 
 def _agree(actual: object, expected: object, size: Tensor) -> bool:
