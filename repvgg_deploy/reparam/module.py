@@ -1,0 +1,156 @@
+"""The torch front end: a model in, the same model with fused blocks out."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError
+from .family import BlockFamily
+from .linear import NotOneConv, Pair
+from .module_find import Candidate, find_modules
+from .module_fold import fold_candidate
+from .module_swap import become, build_layer, check_forward
+
+
+@dataclass(frozen=True)
+class FusedModule:
+    """A block that is one convolution now; ``paths``: all its places, if it is used in several."""
+
+    paths: tuple[str, ...]
+    family: str
+    block: str
+    kernel_size: Pair
+    groups: int
+
+    @property
+    def path(self) -> str:
+        return self.paths[0]
+
+
+@dataclass(frozen=True)
+class LeftModule:
+    """A block that stays as it was."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModuleFusion:
+    """``model`` is the new model, or the given one if that was changed in place."""
+
+    model: nn.Module
+    fused: tuple[FusedModule, ...]
+    left: tuple[LeftModule, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.fused)} blocks fused, {len(self.left)} left"]
+        lines += [f"left {left.path or 'the root'}: {left.reason}" for left in self.left]
+        return "\n".join(lines)
+
+
+def fuse(
+    model: nn.Module, *, inplace: bool = False, families: Sequence[BlockFamily] = ()
+) -> nn.Module:
+    """A copy of ``model`` in which every re-parameterizable block is one convolution.
+
+    A UserWarning names every block that had to be left, with the reason. ``inplace`` changes the
+    model itself; ``families`` describes blocks that the family table does not know.
+
+    Raises:
+        UserError: a block is in training mode, or the model cannot be copied.
+    """
+    fusion = fuse_modules(model, inplace=inplace, families=families)
+    for left in fusion.left:
+        text = f"repvgg_deploy.fuse left {left.path or 'the root'} as it was: {left.reason}"
+        warnings.warn(text, UserWarning, stacklevel=2)
+    return fusion.model
+
+
+@torch.no_grad()
+def fuse_modules(
+    model: nn.Module, *, inplace: bool = False, families: Sequence[BlockFamily] = ()
+) -> ModuleFusion:
+    """As :func:`fuse`, but what was fused and what was left comes back instead of warnings."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"fuse takes a torch.nn.Module, not a {type(model).__name__}.")
+    candidates, strangers = find_modules(model, families)
+    _refuse_training(candidates)
+    if not inplace:
+        model = _copy(model)
+        candidates, strangers = find_modules(model, families)
+    fused: list[FusedModule] = []
+    left = [LeftModule(path, reason) for path, reason in strangers.items()]
+    for candidate in candidates:
+        path = candidate.paths[0]
+        if any(_inside(path, done) for one in fused for done in one.paths):
+            continue
+        try:
+            fused.append(_fuse_one(candidate))
+        except NotOneConv as obstacle:
+            left.append(LeftModule(path, str(obstacle)))
+    if fused:
+        _renew_wrappers(model)
+    return ModuleFusion(model, tuple(fused), tuple(left))
+
+
+def _fuse_one(candidate: Candidate) -> FusedModule:
+    module, family = candidate.module, candidate.family
+    if candidate.obstacle is not None:
+        raise NotOneConv(candidate.obstacle)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise NotOneConv("it is a TorchScript module; fuse it before scripting")
+    if "forward" in vars(module):
+        raise NotOneConv("its forward was replaced on the instance")
+    tensors = (*module.parameters(), *module.buffers())
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise NotOneConv("its tensors are on several devices")
+    folded = fold_candidate(candidate)
+    tail = {name: candidate.tail[name] for name in check_forward(candidate, folded)}
+    become(module, build_layer(candidate, folded), family.fused, tail)
+    conv = folded.conv
+    paths = tuple(candidate.paths)
+    return FusedModule(paths, family.family, family.block, conv.kernel_size, conv.groups)
+
+
+def _inside(path: str, outer: str) -> bool:
+    return not outer or path == outer or path.startswith(f"{outer}.")
+
+
+def _refuse_training(candidates: Sequence[Candidate]) -> None:
+    for candidate in candidates:
+        outer = candidate.family.outer_norm
+        steps = [*candidate.steps.values(), outer and candidate.module.get_submodule(outer)]
+        norms = (step for step in steps if isinstance(step, _NormBase))
+        if any(module.training for module in (candidate.module, *norms)):
+            path = candidate.paths[0]
+            name = f"block {path}" if path else "the root"
+            raise UserError(
+                f"{name} is in training mode, where batch norm uses the statistics of each batch "
+                "and no convolution can stand for it; call model.eval() before fuse."
+            )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever a stranger's __deepcopy__ may raise
+        raise UserError(
+            f"the model cannot be copied ({error}); pass inplace=True to change it itself."
+        ) from error
+
+
+def _renew_wrappers(model: nn.Module) -> None:
+    """What holds on to old parameters or old code lets go of them."""
+    for module in model.modules():
+        vars(module).pop("_compiled_call_impl", None)
+        if isinstance(module, DistributedDataParallel):
+            module.__setstate__(module.__getstate__())  # type: ignore[no-untyped-call]
