@@ -190,3 +190,36 @@ def test_the_weights_file_is_checked_against_its_sidecar(pipeline: Cli) -> None:
     result = pipeline("verify")
     assert result.code == 1
     assert "is not the file that fused.safetensors.json describes" in result.err
+
+
+def test_two_onnx_graphs_of_any_inputs_and_outputs(cli: Cli) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n,3] x, float[n,3] z) => (float[n,3] y, bool[n,3] p) <float c = {2}>
+        { s = Add(x, z)  y = Mul(s, c)  p = Greater(x, z) }"""
+    one, other = onnx.parser.parse_model(text), onnx.parser.parse_model(text)
+    other.graph.node[2].op_type = "Less"
+    onnx.save(one, "one.onnx")
+    onnx.save(other, "other.onnx")
+    result = cli("verify", "one.onnx", "one.onnx", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)[0]["graphs"]["agreement"] == {"p": 1.0}
+    result = cli("verify", "one.onnx", "other.onnx")
+    assert result.code == 3
+    assert "p: only 0.00% of its values agree" in result.err
+
+
+def test_two_onnx_graphs_without_a_float_output(cli: Cli) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (bool[n] y)
+        <float c = {0}> { y = Less(x, c) }"""
+    onnx.save(onnx.parser.parse_model(text), "one.onnx")
+    result = cli("verify", "one.onnx", "one.onnx", "--json")
+    assert result.code == 0, result.err
+    assert "no output is a float" in result.err
+    assert json.loads(result.out)[0]["end_to_end"] is None
+
+
+def test_two_onnx_models_on_images(pipeline: Cli) -> None:
+    np.savez("few.npz", x=np.random.default_rng(0).random((3, 3, 32, 32)))
+    result = pipeline("verify", ONNX, HALF, "--images", "few.npz", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)[0]["end_to_end"]["samples"] == 3

@@ -12,7 +12,18 @@ from .console import made, print_json, say, spinner, uninterrupted
 
 
 @click.command("fuse")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("subject")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where a fused ONNX model goes. [default: engines/<name>/fused.onnx]",
+)
+@click.option(
+    "--allow-costlier",
+    is_flag=True,
+    help="Fuse an ONNX region even where one Conv takes more multiply-adds than its parts did.",
+)
 @click.option("--name", help="Name of the model in the workspace. [default: the file's stem]")
 @click.option("--pth", is_flag=True, help="Also write fused.pth, for torch.load.")
 @click.option(
@@ -38,7 +49,9 @@ from .console import made, print_json, say, spinner, uninterrupted
 @options.engines
 @options.as_json
 def command(
-    checkpoint: Path,
+    subject: str,
+    output: Path | None,
+    allow_costlier: bool,
     name: str | None,
     pth: bool,
     form: Literal["theirs", "ours"],
@@ -51,12 +64,24 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Fold a training CHECKPOINT into a plain network.
+    """Fold a training checkpoint or an ONNX graph into a plain network.
 
-    Reads .pth, .pt, .safetensors and MegEngine's .pkl; recognises the code base from keys and
-    shapes (docs/families.md), folds every block into one convolution in float64, proves each, and
-    writes engines/<model>/fused.safetensors.
+    SUBJECT is a file, or hf:OWNER/REPO[@REVISION][:FILE] on the Hugging Face hub.
+
+    A checkpoint (.pth, .pt, .safetensors, MegEngine's .pkl): recognises the code base from keys
+    and shapes (docs/families.md), folds every block into one convolution in float64, proves each,
+    and writes engines/<model>/fused.safetensors.
+
+    An .onnx file: every linear region that one convolution can hold becomes one Conv, and the
+    fused graph is proved against the original (docs/onnx.md).
     """
+    if subject.endswith(".onnx") and not subject.startswith("hf:"):
+        target = output or engines / (name or Path(subject).stem) / "fused.onnx"
+        _fuse_graph(Path(subject), target, allow_costlier, verify, images, as_json)
+        return
+    if output is not None or allow_costlier:
+        raise click.UsageError("--output and --allow-costlier are for ONNX models.")
+    checkpoint, origin, name = _take(subject, name)
     with spinner(f"fusing {checkpoint}") as elapsed:
         with uninterrupted():
             from ..report.fuse import found_lines
@@ -70,6 +95,7 @@ def command(
             Workspace(engines),
             reading=Reading(eps, family, ema),
             name=name,
+            origin=origin,
             form=form,
             pth=pth,
             prove=verify,
@@ -89,5 +115,34 @@ def command(
     say(f"current model: {result.folder.name}")
     for path in result.files:
         made(path, elapsed, verdict)
+    if as_json:
+        print_json(result.artifact)
+
+
+def _take(subject: str, name: str | None) -> tuple[Path, str | None, str | None]:
+    """Path, origin and model name of a checkpoint, fetched first where it is on the hub."""
+    from ..checkpoint.hub import fetch, parse_hub
+
+    wanted = parse_hub(subject)
+    if wanted is None:
+        return Path(subject), None, name
+    found = fetch(wanted)
+    say(f"{found.origin}: {found.path}")
+    return found.path, found.origin, name or found.name
+
+
+def _fuse_graph(
+    path: Path, output: Path, costlier: bool, verify: bool, inputs: Path | None, as_json: bool
+) -> None:
+    with spinner(f"fusing {path}") as elapsed:
+        with uninterrupted():
+            from ..report.graph import graph_lines
+            from ..steps.fuse_onnx import fuse_onnx
+
+        result = fuse_onnx(path, output, allow_costlier=costlier, prove=verify, inputs=inputs)
+    for line in graph_lines(result):
+        say(line)
+    for file in result.files:
+        made(file, elapsed, "fused and proved" if result.proof else "fused, NOT proved")
     if as_json:
         print_json(result.artifact)

@@ -168,7 +168,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "MobileOneBlock",
         _mobileone("branch_conv_list", "branch_scale", "branch_norm", bn="norm"),
         "branch_reparam",
-        tail=("se_layer", "act"),
+        tail=("se", "act"),
     ),
     BlockFamily(
         "rtdetrv2",

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from .family import BlockFamily
-from .linear import NotOneConv, Pair
+from .geometry import NotOneConv, Pair
 from .module_find import Candidate, find_modules
 from .module_fold import fold_candidate
 from .module_swap import become, build_layer, check_forward

@@ -31,7 +31,7 @@ def fold_candidate(candidate: Candidate) -> Folded:
     """
     stepped = [_branch(candidate, number) for number in range(len(candidate.block.branches))]
     convs = [conv for conv in stepped if conv is not None]
-    like = next((c for c in convs if not c.is_pointwise), convs[0])
+    like = next((c for c in convs if not c.geometry.is_pointwise), convs[0])
     for branch in candidate.family.branches:
         if not branch.steps:
             plain = _stepless(candidate.module, branch, like)

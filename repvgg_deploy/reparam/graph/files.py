@@ -96,7 +96,8 @@ def _external_place(tensor: TensorProto) -> tuple[str, int, int | None]:
 def write_model(model: OnnxModel, path: Path, external: bool) -> list[Path]:
     """Write ``model``; the files written, the model itself first.
 
-    With ``external`` (or where a message could not hold it) large weights go to ``<path>.data``.
+    With ``external`` (or where a message could not hold it) large weights are moved out of
+    ``model`` to ``<path>.data``.
     """
     size = sum(tensor.ByteSize() for tensor in model.weights.values())
     files = [path]
@@ -112,7 +113,11 @@ def write_model(model: OnnxModel, path: Path, external: bool) -> list[Path]:
 
 
 def _write_message(model: OnnxModel, stream: BinaryIO) -> None:
+<<<<<<< HEAD
     """One protobuf message, weight by weight: made whole it would take three times its size."""
+=======
+    """One protobuf message, weight by weight: as a whole it would take three times its size."""
+>>>>>>> onnx-front
     rest = ModelProto()
     rest.CopyFrom(model.skeleton)
     rest.ClearField("graph")

@@ -1,0 +1,31 @@
+"""What fusing an ONNX graph did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..steps.fuse_onnx import OnnxFusion
+
+#: More regions than this that stayed as they are would bury the rest.
+_LISTED = 5
+
+
+def graph_lines(result: OnnxFusion) -> list[str]:
+    """Regions fused, regions left with the reason, and the proof."""
+    if not result.fused:
+        lines = [f"{result.source}: nothing to fuse; the model stays as it is"]
+    else:
+        lines = [f"{result.source}: {len(result.fused)} regions became one Conv each"]
+    lines += [
+        f"left as it is: {region.tensor}: {region.reason}" for region in result.left[:_LISTED]
+    ]
+    if len(result.left) > _LISTED:
+        lines.append(f"left as they are: {len(result.left) - _LISTED} more")
+    if result.proof is not None and (worst := result.proof.worst) is not None:
+        lines.append(
+            f"proof: worst of {len(result.proof.outputs)} outputs and {len(result.proof.regions)} "
+            f"regions {worst.ratio:.2f} times the original's own rounding error "
+            f"(limit {worst.limit:g})"
+        )
+    return lines
