@@ -113,11 +113,7 @@ def write_model(model: OnnxModel, path: Path, external: bool) -> list[Path]:
 
 
 def _write_message(model: OnnxModel, stream: BinaryIO) -> None:
-<<<<<<< HEAD
-    """One protobuf message, weight by weight: made whole it would take three times its size."""
-=======
     """One protobuf message, weight by weight: as a whole it would take three times its size."""
->>>>>>> onnx-front
     rest = ModelProto()
     rest.CopyFrom(model.skeleton)
     rest.ClearField("graph")
