@@ -28,7 +28,7 @@ def command(ctx: click.Context, engines: Path) -> None:
         from ..workspace import Workspace
         from . import bench, export, fuse, verify
 
-    _step(ctx, "fuse", fuse.command, checkpoint=demo_checkpoint(), name="demo", engines=engines)
+    _step(ctx, "fuse", fuse.command, subject=str(demo_checkpoint()), name="demo", engines=engines)
     size = DEMO_IMAGE_SIZE
     try:
         _step(

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .family import Branch
-from .linear import LinearConv, NotOneConv, Pair
+from .geometry import Pair
+from .linear import LinearConv, NotOneConv
 from .module_find import Candidate
 
 
