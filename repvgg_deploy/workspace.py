@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .artifacts import FusedArtifact, read_sidecar, sidecar_path, write_json
+from .artifacts import FusedArtifact, Source, read_sidecar, sidecar_path, write_json
 from .errors import UserError
 
 
@@ -32,6 +32,10 @@ class ModelFolder:
     @property
     def fused_pkl(self) -> Path:
         return self.path / "fused.pkl"
+
+    @property
+    def fused_onnx(self) -> Path:
+        return self.path / "fused.onnx"
 
     @property
     def bench(self) -> Path:
@@ -73,18 +77,29 @@ class Workspace:
             UserError: the folder holds a model made from another checkpoint.
         """
         folder = self._folder(name)
-        try:
-            source = json.loads(sidecar_path(folder.fused).read_text())["source"]
-            path, sha256 = source["path"], source["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return folder  # nothing there, or nothing that could be used
-        if sha256 != source_sha256:
+        source = _recorded_source(folder.fused)
+        if source is not None and source.sha256 != source_sha256:
             raise UserError(
                 f"{folder.path}: holds a model made from another checkpoint, or from an earlier "
-                f"state of it ({path}); give this one its own name with --name, or remove that "
-                "folder."
+                f"state of it ({source.path}); give this one its own name with --name, or remove "
+                "that folder."
             )
         return folder
+
+    def claim_graph(self, name: str, source: Path) -> Path:
+        """Where the fused form of an ONNX model goes; its folder may be a checkpoint's as well.
+
+        Raises:
+            UserError: the fused form of another file lies there.
+        """
+        folder = self._folder(name)
+        recorded = _recorded_source(folder.fused_onnx)
+        if recorded is not None and recorded.path != str(source.absolute()):
+            raise UserError(
+                f"{folder.fused_onnx}: was made from another model ({recorded.path}); give this "
+                "one its own name with --name, or a place with --output."
+            )
+        return folder.fused_onnx
 
     def set_current(self, folder: ModelFolder) -> None:
         write_json(self._pointer, {"model": folder.name})
@@ -121,3 +136,12 @@ class Workspace:
             raise UserError(
                 f"{self._pointer}: is damaged; name the model with --model, or fuse again."
             ) from error
+
+
+def _recorded_source(artifact: Path) -> Source | None:
+    """What an artifact was made from; None where there is none, or nothing that could be used."""
+    try:
+        source = json.loads(sidecar_path(artifact).read_text())["source"]
+        return Source(str(source["path"]), str(source["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -36,7 +36,7 @@ def test_doctor_names_every_missing_part(cli: Cli, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor_step, "has_gpu", lambda: True)
     result = cli("doctor")
     assert result.code == 0
-    for extra in ("cpu", "rtx", "tensorrt"):
+    for extra in ("cpu", "rtx", "tensorrt", "hub"):
         assert f'-> pip install "repvgg-deploy[{extra}]"' in result.out
     assert "export --trt uses  nothing" in result.out
 

@@ -157,3 +157,29 @@ def test_faults_are_caught(name: str, fault: str) -> None:
         wrong[weight] = _swapped(wrong, weight)
     proof = prove_blocks(state, wrong, blocks, CPU)
     assert any(line.startswith(block.path) for line in proof.failures)
+
+
+def test_kept_branches_stay_as_they_were_without_the_proof(cli: Cli) -> None:
+    path = path_of("rtdetr_repvgg")
+    assert cli("fuse", path, "--no-verify").code == 0
+    fused = load_file("engines/rtdetr_repvgg/fused.safetensors")
+    state = load_checkpoint(path).state
+    assert set(state) < set(fused)
+    assert all(torch.equal(tensor, fused[key]) for key, tensor in state.items())
+
+
+def test_tied_tensors_come_out_under_both_names(cli: Cli, tmp_path: Path) -> None:
+    state = load_checkpoint(path_of("yolov7_repconv")).state
+    state["head.a.weight"] = torch.arange(6.0).reshape(2, 3)
+    state["head.b.weight"] = state["head.a.weight"]
+    state["head.c.weight"] = state["head.a.weight"].T
+    torch.save(state, tmp_path / "tied.pth")
+    result = cli("fuse", "tied.pth", "--pth")
+    assert result.code == 0, result.err
+    for fused in (
+        load_file("engines/tied/fused.safetensors"),
+        torch.load("engines/tied/fused.pth"),
+    ):
+        for name in "abc":
+            key = f"head.{name}.weight"
+            assert torch.equal(fused[key], state[key])

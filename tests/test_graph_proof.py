@@ -204,7 +204,7 @@ def test_inputs_files(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(UserError, match="no such file"):
         read_inputs(tmp_path / "gone.npz")
-    with pytest.raises(UserError, match=r"is not an \.npz file"):
+    with pytest.raises(UserError, match=r"is not an \.npz or \.npy file"):
         read_inputs(tmp_path / "text.npz")
 
 

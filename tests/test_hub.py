@@ -18,7 +18,7 @@ import pytest
 from repvgg_deploy.checkpoint.hub import HubFile, fetch, parse_hub
 from repvgg_deploy.errors import UserError
 
-from .hub_standin import COMMIT, GATED, NO_REPO, OTHER, REPO, StandIn, serve
+from .hub_standin import COMMIT, GATED, NO_REPO, OTHER, REPO, StandIn, pointed_at, serve
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra hub")
 ASKED = HubFile(REPO)
@@ -37,27 +37,12 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """The library reads its variables at import, so what it made of them is set instead."""
-    from huggingface_hub.utils import close_session
-
     with ExitStack() as stack:
         standin = Running()
         standin.down = stack
         stack.enter_context(serve(standin))
-        monkeypatch.setattr(constants, "ENDPOINT", standin.url)
-        template = standin.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # it writes into HF_HOME
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's retries
-        close_session()
-        yield standin
-        close_session()
+        with pointed_at(standin.url, tmp_path, monkeypatch):
+            yield standin
 
 
 def refusal(wanted: HubFile) -> str:

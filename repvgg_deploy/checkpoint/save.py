@@ -11,16 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import UserError
 from .numpy_pickle import numpy_pickle
-
-SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a file name whose ending names no format; UserError."""
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: end the name in one of {', '.join(SUFFIXES)}.")
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
@@ -39,12 +30,23 @@ def save_state(path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
 
 def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
     try:
-        save_file(state, path, metadata={"format": "pt"})
+        save_file(_unshared(state), path, metadata={"format": "pt"})
     except SafetensorError as error:  # the Rust side puts the errno into the text
         code = re.search(r"(?:os error|code:) (\d+)", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), str(error)) from error
+
+
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, those that share memory (tied weights) apart, as safetensors wants it."""
+    seen: set[int] = set()
+    result = {}
+    for key, tensor in state.items():
+        storage = tensor.untyped_storage().data_ptr()
+        result[key] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return result
 
 
 def _save_torch(path: Path, state: dict[str, Tensor]) -> None:

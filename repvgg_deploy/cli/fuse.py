@@ -9,6 +9,7 @@ import click
 
 from . import options
 from .console import made, print_json, say, spinner, uninterrupted
+from .subject import check_options, refuse_options, take
 
 
 @click.command("fuse")
@@ -19,11 +20,7 @@ from .console import made, print_json, say, spinner, uninterrupted
     type=click.Path(path_type=Path),
     help="Where a fused ONNX model goes. [default: engines/<name>/fused.onnx]",
 )
-@click.option(
-    "--allow-costlier",
-    is_flag=True,
-    help="Fuse an ONNX region even where one Conv takes more multiply-adds than its parts did.",
-)
+@options.allow_costlier
 @click.option("--name", help="Name of the model in the workspace. [default: the file's stem]")
 @click.option("--pth", is_flag=True, help="Also write fused.pth, for torch.load.")
 @click.option(
@@ -75,14 +72,21 @@ def command(
     An .onnx file: every linear region that one convolution can hold becomes one Conv, and the
     fused graph is proved against the original (docs/onnx.md).
     """
-    if subject.endswith(".onnx") and not subject.startswith("hf:"):
-        target = output or engines / (name or Path(subject).stem) / "fused.onnx"
-        _fuse_graph(Path(subject), target, allow_costlier, verify, images, as_json)
+    if not verify:
+        refuse_options(("images",), "--no-verify leaves out the proof")
+    taken = take(subject)
+    check_options(taken)
+    name = name or taken.name
+    if taken.is_onnx:
+        if output is not None:
+            refuse_options(("name", "engines"), "--output says where the model goes")
+        else:
+            from ..workspace import Workspace
+
+            output = Workspace(engines).claim_graph(name or taken.path.stem, taken.path)
+        _fuse_graph(taken.path, output, allow_costlier, verify, images, as_json)
         return
-    if output is not None or allow_costlier:
-        raise click.UsageError("--output and --allow-costlier are for ONNX models.")
-    checkpoint, origin, name = _take(subject, name)
-    with spinner(f"fusing {checkpoint}") as elapsed:
+    with spinner(f"fusing {taken.path}") as elapsed:
         with uninterrupted():
             from ..report.fuse import found_lines
             from ..report.proof import proof_lines
@@ -91,11 +95,11 @@ def command(
             from ..workspace import Workspace
 
         result = fuse_checkpoint(
-            checkpoint,
+            taken.path,
             Workspace(engines),
             reading=Reading(eps, family, ema),
             name=name,
-            origin=origin,
+            origin=taken.origin,
             form=form,
             pth=pth,
             prove=verify,
@@ -119,18 +123,6 @@ def command(
         print_json(result.artifact)
 
 
-def _take(subject: str, name: str | None) -> tuple[Path, str | None, str | None]:
-    """Path, origin and model name of a checkpoint, fetched first where it is on the hub."""
-    from ..checkpoint.hub import fetch, parse_hub
-
-    wanted = parse_hub(subject)
-    if wanted is None:
-        return Path(subject), None, name
-    found = fetch(wanted)
-    say(f"{found.origin}: {found.path}")
-    return found.path, found.origin, name or found.name
-
-
 def _fuse_graph(
     path: Path, output: Path, costlier: bool, verify: bool, inputs: Path | None, as_json: bool
 ) -> None:
@@ -142,7 +134,10 @@ def _fuse_graph(
         result = fuse_onnx(path, output, allow_costlier=costlier, prove=verify, inputs=inputs)
     for line in graph_lines(result):
         say(line)
+    verdict = "fused" if result.fused else "unchanged"
+    if result.fused:
+        verdict += " and proved" if result.proof else ", NOT proved (--no-verify)"
     for file in result.files:
-        made(file, elapsed, "fused and proved" if result.proof else "fused, NOT proved")
+        made(file, elapsed, verdict)
     if as_json:
         print_json(result.artifact)

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import UserError
 
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
-COMMANDS = ("fuse", "verify", "export", "bench", "models", "doctor", "demo")
+COMMANDS = ("fuse", "inspect", "verify", "export", "bench", "models", "doctor", "demo")
 
 
 class Pipeline(click.Group):

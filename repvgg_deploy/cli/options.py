@@ -95,12 +95,18 @@ device = click.option(
 images = click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Real images for the proof, [N, C, H, W], preprocessed: .npy, or .npz with an array x. "
-    "[default: seeded noise and extremes]",
+    help="Real images for the proof, [N, C, H, W], preprocessed: .npy, or .npz with an array x; "
+    "for an ONNX model of several inputs, .npz with arrays of their names. [default: seeded noise "
+    "and extremes]",
 )
 image_size = click.option("--size", "image_size", type=ImageSize(), help="Image size in pixels.")
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)
+allow_costlier = click.option(
+    "--allow-costlier",
+    is_flag=True,
+    help="Fuse an ONNX region even where one Conv takes more multiply-adds than its parts did.",
 )
 eps = click.option(
     "--eps",

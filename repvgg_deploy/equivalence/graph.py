@@ -17,7 +17,7 @@ from ..reparam.graph.files import read_proto
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
 from .compare import RATIO_LIMIT, Comparison, compare
-from .graph_inputs import check_inputs, made_up_inputs
+from .graph_inputs import made_up_inputs, match_inputs
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def prove_graphs(
 ) -> GraphProof:
     """Run both models in ONNX Runtime, the reference in float64 as well, and compare.
 
-    ``inputs`` by name, each [N, ...]; None: seeded noise.
+    ``inputs`` by name, each [N, ...], or the one array of a model's one input; None: noise.
 
     Raises:
         UserError: models of different inputs or outputs, or that cannot be run on such inputs.
@@ -71,8 +71,7 @@ def prove_graphs(
     if inputs is None:
         rounds = made_up_inputs(first, reference)
     else:
-        check_inputs(inputs, first, reference)
-        rounds = [inputs]
+        rounds = [match_inputs(inputs, first, reference)]
     if [i[0] for i in first.inputs] != [i[0] for i in OrtSession(candidate).inputs]:
         raise UserError(f"{candidate}: has other inputs than {reference}; these are two networks.")
     outputs = [value.name for value in old.graph.output]

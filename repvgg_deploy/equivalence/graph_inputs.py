@@ -1,4 +1,4 @@
-"""Inputs for a proof of ONNX graphs: made of seeded noise, or given in an .npz file."""
+"""Inputs for a proof of ONNX graphs: made of seeded noise, or given in a NumPy file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ _GIVE = "give inputs in an .npz file whose arrays bear the input names"
 
 
 def read_inputs(path: Path) -> Arrays:
-    """Arrays of an .npz file; UserError where it is none."""
+    """Arrays of an .npz file by name, or the one of an .npy file; UserError where it is neither."""
     try:
-        with np.load(path) as content:
+        content = np.load(path)
+        if isinstance(content, np.ndarray):
+            return {"": content}
+        with content:
             return dict(content)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of an .npz file.") from error
-    except (OSError, ValueError, TypeError, BadZipFile) as error:
-        raise UserError(f"{path}: is not an .npz file, or damaged; {_GIVE}.") from error
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path}: is not an .npz or .npy file, or damaged; {_GIVE}.") from error
 
 
 def made_up_inputs(session: OrtSession, model: Path) -> list[Arrays]:
@@ -74,13 +77,20 @@ def _noise(
     return generator.standard_normal(sizes).astype(FLOAT_TYPES[kind])
 
 
-def check_inputs(inputs: Arrays, session: OrtSession, model: Path) -> None:
-    """Raises UserError: a missing input, one too many, or no samples."""
-    wanted = sorted(name for name, _, _ in session.inputs)
-    if wanted != sorted(inputs):
+def match_inputs(inputs: Arrays, session: OrtSession, model: Path) -> Arrays:
+    """``inputs`` by the model's names; one array goes to a model's one input, whatever its name.
+
+    Raises:
+        UserError: a missing input, one too many, or no samples.
+    """
+    names = [name for name, _, _ in session.inputs]
+    if len(inputs) == len(names) == 1:
+        inputs = dict(zip(names, inputs.values(), strict=True))
+    if sorted(names) != sorted(inputs):
         raise UserError(
-            f"{model}: takes the inputs {wanted}, and these were given: {sorted(inputs)}."
+            f"{model}: takes the inputs {sorted(names)}, and these were given: {sorted(inputs)}."
         )
     for name, values in inputs.items():
         if values.size == 0:
             raise UserError(f"input {name!r} holds no samples; a proof on nothing proves nothing.")
+    return inputs

@@ -57,9 +57,9 @@ def fuse_in_place(
     """
     unshared = _unshared(state) if overwrite else set()
     for block in blocks:
-        key = block.kernel_key
-        reusable = key in unshared and key is not None and state[key].dtype == torch.float32
-        out = state[key] if reusable and key is not None else None
+        key = None if block.family.keeps_branches else block.kernel_key
+        reusable = key is not None and key in unshared and state[key].dtype == torch.float32
+        out = state[key] if key is not None and reusable else None
         weight, bias = fold_block(state, block, block.eps(eps), out=out)
         for name in () if block.family.keeps_branches else block.keys(state):
             del state[name]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..steps.fuse import BlockCount, FuseResult
+    from ..steps.fuse import FuseResult
+    from ..steps.inventory import BlockCount
     from ..steps.weights import Reading
 
 #: More blocks than this that stayed as they are would bury the rest.

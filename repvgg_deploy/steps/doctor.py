@@ -33,6 +33,7 @@ def examine() -> list[Finding]:
         _onnxruntime(),
         _tensorrt(),
         _rtx(),
+        _hub(),
         Finding("bench uses", True, ", ".join(runtimes_present())),
     ]
     try:
@@ -90,6 +91,15 @@ def _rtx() -> Finding:
     return Finding(
         "tensorrt-rtx", True, f"{trt.__version__}, builds for {', '.join(rtx_targets(trt))}"
     )
+
+
+def _hub() -> Finding:
+    hub = available("huggingface_hub")
+    if hub is None:
+        return Finding(
+            "huggingface_hub", False, "not installed; fuse hf:... needs it", install_line("hub")
+        )
+    return Finding("huggingface_hub", True, f"{hub.__version__}, for fuse hf:...")
 
 
 def _installed(package: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +15,16 @@ from ..checkpoint.load import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
-from ..errors import CheckFailed
+from ..errors import CheckFailed, UserError
 from ..files import whole_file
 from ..models.build import build
-from ..models.zoo import describe
-from ..reparam.blocks import below
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
 from ..workspace import ModelFolder, Workspace
+from .inventory import BlockCount, architecture, count_blocks, training_only
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
 Format = Literal["theirs", "ours"]
-
-
-@dataclass(frozen=True)
-class BlockCount:
-    """Blocks of one kind. ``with_se`` of them have a squeeze-excitation."""
-
-    family: str
-    block: str
-    count: int
-    eps: float
-    with_se: int
-    note: str
 
 
 @dataclass(frozen=True)
@@ -82,11 +67,15 @@ def fuse_checkpoint(
     """
     weights = read_weights(path, reading)
     require_blocks(weights)
+    if images is not None:
+        _check_images_matter(weights)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
-    blocks = count_blocks(weights)
+    blocks, described = count_blocks(weights), architecture(weights)
     state = dict(checkpoint.state) if prove else checkpoint.state
-    dropped = _drop_training_only(state, weights)
+    dropped = training_only(weights)
+    for key in dropped:
+        del state[key]
     fuse_in_place(state, weights.blocks, reading.eps, overwrite=not prove)
     if checkpoint.kind == "numpy pickle":
         _shape_biases_as_megengine(state, weights)
@@ -107,7 +96,7 @@ def fuse_checkpoint(
             source=Source(origin or str(path.resolve()), checkpoint.sha256),
             source_form=weights.form,
             family=", ".join(dict.fromkeys(block.family for block in blocks)),
-            architecture=_describe(weights, blocks),
+            architecture=described,
             reading=reading.to_dict(),
             spec=None if whole is None else whole.spec.to_dict(),
             proof=None if proof is None else proof.to_dict(),
@@ -117,38 +106,14 @@ def fuse_checkpoint(
     return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *files])
 
 
-def count_blocks(weights: WeightsFile) -> list[BlockCount]:
-    """The blocks of a file by kind."""
-    state = weights.checkpoint.state
-    se: Counter[tuple[str, str]] = Counter()
-    counts: Counter[tuple[str, str]] = Counter()
-    known = {}
-    for block in weights.blocks:
-        kind = (block.family.family, block.family.block)
-        counts[kind] += 1
-        known[kind] = block
-        tails = tuple(below(block.path, f"{tail}.") for tail in block.family.tail)
-        se[kind] += any(key.startswith(tails) for key in state) if tails else False
-    return [
-        BlockCount(*kind, count, known[kind].eps(weights.reading.eps), se[kind],
-                   known[kind].family.note)
-        for kind, count in counts.items()
-    ]  # fmt: skip
-
-
-def _describe(weights: WeightsFile, blocks: list[BlockCount]) -> str:
-    if weights.whole is not None:
-        return describe(weights.whole.spec)
-    counted = ", ".join(f"{b.count} {b.block} ({b.family})" for b in blocks)
-    return counted or "blocks that are fused already"
-
-
-def _drop_training_only(state: dict[str, Tensor], weights: WeightsFile) -> list[str]:
-    patterns = {b.family.training_only for b in weights.blocks if b.family.training_only}
-    dropped = [key for key in state if any(re.search(pattern, key) for pattern in patterns)]
-    for key in dropped:
-        del state[key]
-    return dropped
+def _check_images_matter(weights: WeightsFile) -> None:
+    if not weights.blocks:
+        raise UserError(f"{weights.path}: is fused already, nothing to prove; leave out --images.")
+    if weights.whole is None:
+        raise UserError(
+            f"{weights.path}: holds blocks but no whole RepVGG network, and blocks are proved on "
+            "noise of their own; leave out --images."
+        )
 
 
 def _shape_biases_as_megengine(state: dict[str, Tensor], weights: WeightsFile) -> None:

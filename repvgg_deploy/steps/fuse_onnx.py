@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 
 import onnx
@@ -20,42 +20,22 @@ from ..reparam.graph.model import OnnxModel
 from ..reparam.graph.plan import make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from ..reparam.graph.rewrite import carry_out
-
-
-@dataclass(frozen=True)
-class OnnxInspection:
-    """What would be fused; parameters are numbers in the main graph's weights."""
-
-    path: Path
-    fused: tuple[FusedRegion, ...]
-    left: tuple[LeftRegion, ...]
-    parameters: int
-    parameters_after: int
+from ..runners.onnx_session import Arrays
 
 
 @dataclass(frozen=True)
 class OnnxFusion:
-    """``artifact`` is None and ``files`` empty where there was nothing to fuse: nothing is written.
+    """``fused`` is empty where there was nothing to fuse: then the file is the model as it came.
 
-    ``proof`` is None where it was not asked for.
+    ``proof`` is None where it was not asked for, or a copy needs none.
     """
 
     source: Path
     files: tuple[Path, ...]
-    artifact: FusedOnnxArtifact | None
+    artifact: FusedOnnxArtifact
     fused: tuple[FusedRegion, ...]
     left: tuple[LeftRegion, ...]
     proof: GraphProof | None
-
-
-def inspect_onnx(path: Path, *, allow_costlier: bool = False) -> OnnxInspection:
-    """Plan only: no kernel is read and nothing is written. UserError: the file cannot be used."""
-    model = read_model(path)
-    plan = make_plan(model, allow_costlier)
-    fused = tuple(plan.describe(region) for region in plan.regions)
-    before = sum(prod(tensor.dims) for tensor in model.weights.values())
-    saved = sum(region.weights_before - region.weights_after for region in fused)
-    return OnnxInspection(path, fused, plan.left, before, before - saved)
 
 
 def fuse_onnx(
@@ -69,7 +49,8 @@ def fuse_onnx(
     """Fuse ``path`` into ``output`` (its sidecar beside it), proved before it appears.
 
     ``inputs`` is an .npz file for the proof, arrays named as the model's inputs; None: noise.
-    Large weights go to ``<output>.data`` where those of ``path`` were in such a file.
+    Large weights go to ``<output>.data`` where those of ``path`` were in such a file. A model with
+    nothing to fuse is copied, byte for byte unless its weights lie in other files.
 
     Raises:
         UserError: the model or the inputs cannot be used, or ``output`` cannot be written.
@@ -81,38 +62,39 @@ def fuse_onnx(
     model = read_model(path)
     external = bool(external_tensors(model))
     fused, left = carry_out(make_plan(model, allow_costlier))
-    if not fused:
-        return OnnxFusion(path, (), None, (), left, None)
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        staged = _write(model, Path(folder) / output.name, external)
+        copied = None if fused or external else path
+        staged = _write(model, Path(folder) / output.name, external, copied)
         del model  # the proof needs the memory
-        _check(staged[0])
-        proof = prove_graphs(path, staged[0], samples) if prove else None
-        if proof is not None and not proof.passed:
-            raise CheckFailed(
-                f"{path}: the fused model is not faithful, so it was not written: "
-                f"{proof.failures[0]}."
-            )
+        proof = None if copied else _prove(path, staged[0], prove, samples)
         artifact = _store(staged, output, path, fused, left, proof)
     files = (output, *(output.with_name(file.name) for file in staged[1:]))
     return OnnxFusion(path, files, artifact, fused, left, proof)
 
 
-def _write(model: OnnxModel, path: Path, external: bool) -> list[Path]:
+def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:
     try:
-        return write_model(model, path, external)
+        if copied is None:
+            return write_model(model, path, external)
+        shutil.copyfile(copied, path)
     except OSError as error:
         raise write_error(path, error) from error
+    return [path]
 
 
-def _check(path: Path) -> None:
+def _prove(source: Path, fused: Path, prove: bool, inputs: Arrays | None) -> GraphProof | None:
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(str(fused))
     except onnx.checker.ValidationError as error:
-        raise UserError(
-            f"{path.name}: the model does not pass ONNX's own checker: {error}"
-        ) from error
+        raise UserError(f"{source}: does not pass ONNX's own checker: {error}") from error
+    proof = prove_graphs(source, fused, inputs) if prove else None
+    if proof is not None and not proof.passed:
+        raise CheckFailed(
+            f"{source}: the fused model is not faithful, so it was not written: "
+            f"{proof.failures[0]}."
+        )
+    return proof
 
 
 def _store(

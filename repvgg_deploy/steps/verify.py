@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..artifacts import FusedArtifact
+from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.graph import GraphProof, prove_graphs
+from ..equivalence.graph_inputs import read_inputs
 from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
@@ -114,7 +116,8 @@ def verify_model(
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
     """The checkpoint a fused network was made from; UserError where it is gone or has changed."""
-    path = Path(artifact.source.path)
+    on_hub = parse_hub(artifact.source.path)
+    path = Path(artifact.source.path) if on_hub is None else fetch(on_hub).path
     if not path.exists():
         raise UserError(
             f"{path}: the training checkpoint of this model is gone; put it back there, "
@@ -200,13 +203,9 @@ def _verify_onnx(
     return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
 
 
-def _verify_graphs(reference: Path, candidate: Path, images: Path | None) -> Verdict:
+def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
     """Two ONNX models of any inputs and outputs."""
-    inputs = None
-    if images is not None:
-        info = read_onnx_info(reference)
-        inputs = {info.input: _samples_for(info, images)}
-    proof = prove_graphs(reference, candidate, inputs)
+    proof = prove_graphs(reference, candidate, None if inputs is None else read_inputs(inputs))
     return Verdict(reference, candidate, proof.worst, None, "cpu", graphs=proof)
 
 

@@ -90,6 +90,12 @@ class WeightsFile:
         return "train" if self.blocks else "deploy"
 
     @property
+    def holds_fused(self) -> bool:
+        """Whether some key is one that a code base gives a fused block."""
+        telling = {f"{f.fused}.weight" for f in FAMILIES if "reparam" in f.fused}
+        return any(key.endswith(tuple(telling)) for key in self.checkpoint.state)
+
+    @property
     def network(self) -> Network:
         """The whole network; UserError where the file does not hold one."""
         if self.whole is None:
@@ -146,11 +152,9 @@ def require_blocks(weights: WeightsFile) -> None:
     Raises:
         UserError: says what was looked for, and what came nearest.
     """
-    state = weights.checkpoint.state
-    telling = {f"{family.fused}.weight" for family in FAMILIES if "reparam" in family.fused}
-    if weights.blocks or any(key.endswith(tuple(telling)) for key in state):
+    if weights.blocks or weights.holds_fused:
         return
-    seen = ", ".join(map(repr, list(state)[:3]))
+    seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
     nearest = next((f" Nearest: block {p}: {reason}" for p, reason in weights.left.items()), "")
     raise UserError(
         f"{weights.path}: no re-parameterizable blocks found (keys start with {seen}); "

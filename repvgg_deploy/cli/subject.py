@@ -1,0 +1,58 @@
+"""SUBJECT: a file, or a checkpoint on the Hugging Face hub, fetched first."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from .console import say
+
+#: Parameters that mean something for one kind of subject only.
+FOR_CHECKPOINTS = ("eps", "family", "ema", "pth", "form", "device")
+FOR_GRAPHS = ("output", "allow_costlier")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``origin`` and ``name`` are the hub's for what came from there, else None."""
+
+    path: Path
+    origin: str | None = None
+    name: str | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        return self.path.suffix == ".onnx"
+
+
+def take(subject: str) -> Subject:
+    """Where the file lies; UserError where the hub does not give it."""
+    from ..checkpoint.hub import fetch, parse_hub
+
+    wanted = parse_hub(subject)
+    if wanted is None:
+        return Subject(Path(subject))
+    found = fetch(wanted)
+    say(f"{found.origin}: {found.path}")
+    return Subject(found.path, found.origin, found.name)
+
+
+def check_options(subject: Subject) -> None:
+    """Refuse options that would have no effect on this kind of subject."""
+    if subject.is_onnx:
+        refuse_options(FOR_CHECKPOINTS, f"{subject.path} is an ONNX model")
+    else:
+        refuse_options(FOR_GRAPHS, f"{subject.path} is a checkpoint, no ONNX model")
+
+
+def refuse_options(names: Container[str], reason: str) -> None:
+    """Usage error where the user gave an option of these names; unused ones are never ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[-1]} has no effect here: {reason}.")
