@@ -46,7 +46,8 @@ class Stopwatch:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end: torch aborts the process if it comes amid its import."""
+    """Hold Ctrl-C back until the end: torch aborts the process if it comes amid its import, and
+    other libraries turn it into errors of their own."""
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     try:
@@ -60,8 +61,9 @@ def uninterrupted() -> Iterator[None]:
 @contextmanager
 def spinner(text: str) -> Iterator[Stopwatch]:
     """A sign of life with the elapsed time, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    with uninterrupted():
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn(text), TimeElapsedColumn())
     console = Console(stderr=True)
