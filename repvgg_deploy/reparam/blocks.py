@@ -207,7 +207,8 @@ def _with_geometry(
             damaged=True,
         )
     strided = family.strided and re.search(family.strided, path)
-    if in_per_group not in (1, out) or strided:  # an identity needs as many in as out
+    as_wide = has_identity or in_per_group in (1, out)
+    if strided or not as_wide:  # an identity needs as many in as out
         branches = [branch for branch in branches if branch.steps]
     sizes = [(shape[2], shape[3]) for shape in kernels.values()]
     sizes += [(b.branch.average_pool,) * 2 for b in branches if b.branch.average_pool]
