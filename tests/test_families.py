@@ -157,3 +157,25 @@ def test_faults_are_caught(name: str, fault: str) -> None:
         wrong[weight] = _swapped(wrong, weight)
     proof = prove_blocks(state, wrong, blocks, CPU)
     assert any(line.startswith(block.path) for line in proof.failures)
+
+
+def test_branches_that_stay_are_not_overwritten(cli: Cli) -> None:
+    """RT-DETR keeps its branches, so their memory is not the fused kernel's to take."""
+    state = load_checkpoint(path_of("rtdetr_repvgg")).state
+    expected, fused = dict(state), {key: value.clone() for key, value in state.items()}
+    blocks = find_blocks(state).blocks
+    fuse_in_place(expected, blocks)
+    fuse_in_place(fused, blocks, overwrite=True)
+    assert any(block.family.keeps_branches for block in blocks)
+    assert all(torch.equal(fused[key], expected[key]) for key in expected)
+
+
+def test_an_identity_beside_a_batch_norm_needs_no_guess() -> None:
+    """x - norm(x) + 0: the batch norm says that there are as many channels out as in."""
+    norm = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 3.0}
+    state = {f"m.norm.rbr_skip.{leaf}": torch.full((4,), value) for leaf, value in norm.items()}
+    state |= {f"m.mixer.rbr_conv.0.bn.{leaf}": torch.full((4,), v) for leaf, v in norm.items()}
+    state["m.mixer.rbr_conv.0.conv.weight"] = torch.zeros(4, 2, 3, 3)
+    fuse_in_place(state, find_blocks(state).blocks, eps=1.0)
+    kernel = state["m.reparam_conv.weight"]
+    assert kernel[:, :, 1, 1].tolist() == [[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]]

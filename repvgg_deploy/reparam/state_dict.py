@@ -53,11 +53,11 @@ def fuse_in_place(
 
     ``eps`` None: each family's own. Branches leave as the convolution comes; pass ``dict(state)``
     to keep the original. With ``overwrite`` a fused kernel takes the memory of the block's largest
-    kernel, so whoever else holds those tensors sees them change.
+    kernel if that goes, so whoever else holds those tensors sees them change.
     """
     unshared = _unshared(state) if overwrite else set()
     for block in blocks:
-        key = block.kernel_key
+        key = None if block.family.keeps_branches else block.kernel_key
         reusable = key in unshared and key is not None and state[key].dtype == torch.float32
         out = state[key] if reusable and key is not None else None
         weight, bias = fold_block(state, block, block.eps(eps), out=out)
