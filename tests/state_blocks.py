@@ -14,13 +14,14 @@ from repvgg_deploy.reparam.family import BlockFamily
 State = dict[str, Tensor]
 
 #: What a step is, by the last part of its name; a new name in the table has to come here.
-KINDS = (
-    dict.fromkeys("conv 0 c rbr_1x1 pos_enc pe conv1 conv_3x3 conv_1x1".split(), "conv")
-    | dict.fromkeys("bn norm 1 identity rbr_identity rbr_skip branch_norm".split(), "norm")
-    | dict.fromkeys("bn_3x3 bn_1x1 bn_identity".split(), "norm")
-    | dict.fromkeys("gamma layer_scale alpha weight".split(), "scale")
-    | {"l": "linear"}
-)
+KINDS = {
+    **dict.fromkeys(["conv", "0", "c", "rbr_1x1", "pos_enc", "pe", "conv1"], "conv"),
+    **dict.fromkeys(["conv_3x3", "conv_1x1"], "conv"),
+    **dict.fromkeys(["bn", "norm", "1", "identity", "rbr_identity", "rbr_skip"], "norm"),
+    **dict.fromkeys(["branch_norm", "bn_3x3", "bn_1x1", "bn_identity"], "norm"),
+    **dict.fromkeys(["gamma", "layer_scale", "alpha", "weight"], "scale"),
+    "l": "linear",
+}
 #: Where a checkpoint has the blocks of the families that are told apart by place; {} is a number.
 PLACES = {
     "zcls": ("stage{}.1.0", "backbone.stage1.{}.0"),
@@ -137,7 +138,7 @@ class Made:
 
     def _kernel(self, name: str, kind: str, side: int | None) -> None:
         pick, width = self.random.choice, self.inputs // self.groups
-        size = (side, side) if side else pick([(k, k) for k in (1, 3, 3, 5, 7)] + [(3, 5), (1, 3)])
+        size = (side, side) if side else pick([(k, k) for k in (1, 3, 3, 5, 7)] + [(3, 5), (5, 1)])
         if kind == "linear":
             size = ()
         out = (self.groups, self.outputs // self.groups) if self.five else (self.outputs,)
