@@ -60,7 +60,9 @@ def find_blocks(
             except Misfit as misfit:
                 misfits.append((family, start, misfit))
                 continue
-            if block is None or not taken.isdisjoint(keys := block.keys(state)):
+            if block is None or not any(branch.kernel_key for branch in block.branches):
+                continue
+            if not taken.isdisjoint(keys := block.keys(state)):
                 continue
             if not anywhere and not re.search(family.where, path):
                 elsewhere.setdefault(start, []).append(block)
@@ -73,7 +75,7 @@ def find_blocks(
             raise UserError(_ambiguous(alike))
     order = {key: place for place, key in enumerate(state)}
     blocks.sort(key=lambda block: min(order[key] for key in block.keys(state)))
-    return Found(blocks, _left(present, taken, misfits))
+    return Found(blocks, _left(state, present, taken, misfits))
 
 
 def _ambiguous(alike: Sequence[TrainBlock]) -> str:
@@ -85,17 +87,33 @@ def _ambiguous(alike: Sequence[TrainBlock]) -> str:
 
 
 def _left(
-    present: set[str], taken: set[str], misfits: list[tuple[BlockFamily, str, Misfit]]
+    state: State,
+    present: set[str],
+    taken: set[str],
+    misfits: list[tuple[BlockFamily, str, Misfit]],
 ) -> dict[str, str]:
     """What looks like a block of a family that the file has (or of any, if it has none)."""
     left: dict[str, str] = {}
     for family, start, misfit in misfits:
-        if start in taken or family.companion or (present and family.family not in present):
+        if family.companion:
             continue
-        if misfit.damaged and present:
+        torn = start in taken  # another entry fits, but perhaps only a part of a block
+        if torn and taken.issuperset(_parts(state, misfit.path, family)):
+            continue
+        if not torn and present and family.family not in present:
+            continue
+        if torn or (misfit.damaged and present):
             raise UserError(f"block {misfit.path}: {misfit.reason}")
         left.setdefault(misfit.path, misfit.reason)
     return left
+
+
+def _parts(state: State, path: str, family: BlockFamily) -> set[str]:
+    """Keys under the names that a block of ``family`` at ``path`` gives to its branches."""
+    steps = (step.partition(NUMBER)[0] for branch in family.branches for step in branch.steps)
+    names = {below(path, step.rstrip(".")) for step in steps}
+    inside = tuple(f"{name}." for name in names)
+    return {key for key in state if key in names or key.startswith(inside)}
 
 
 def _candidates(state: State, family: BlockFamily) -> dict[str, str]:
