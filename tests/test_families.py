@@ -13,8 +13,10 @@ from torch import Tensor
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.equivalence.blocks import prove_blocks
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.reparam.blocks import BN_LEAVES
 from repvgg_deploy.reparam.find import find_blocks, pick_families
 from repvgg_deploy.reparam.state_dict import fuse_in_place
+from repvgg_deploy.steps.weights import Reading, read_weights
 
 from .conftest import Cli
 from .helpers import GOLDEN
@@ -196,3 +198,44 @@ def test_an_identity_beside_a_batch_norm_needs_no_guess() -> None:
     fuse_in_place(state, find_blocks(state).blocks, eps=1.0)
     kernel = state["m.reparam_conv.weight"]
     assert kernel[:, :, 1, 1].tolist() == [[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]]
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_familys_own_eps_by_hand_changes_nothing(name: str) -> None:
+    """--eps says nothing about whose blocks these are."""
+    given = options(name)[1] if options(name) else None
+    by_itself = read_weights(path_of(name), Reading(family=given))
+    by_hand = read_weights(path_of(name), Reading(MANIFEST[name]["eps"], given))
+    assert by_hand.blocks == by_itself.blocks
+    assert by_hand.left == by_itself.left
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_family_by_name_changes_nothing(name: str) -> None:
+    by_itself = read_weights(path_of(name)).blocks
+    for family in {block.family.family for block in by_itself}:
+        by_name = read_weights(path_of(name), Reading(family=family)).blocks
+        assert by_name == [block for block in by_itself if block.family.family == family]
+
+
+def test_a_familys_plain_layers_are_not_taken_out_of_other_blocks(cli: Cli, tmp_path: Path) -> None:
+    state = {f"head.{k}": v for k, v in load_checkpoint(path_of("yolov7_repconv")).state.items()}
+    state |= load_checkpoint(path_of("yolov6_rep_model")).state
+    torch.save(state, tmp_path / "two.pth")
+    result = cli("fuse", "two.pth", "--family", "yolov7")
+    assert result.code == 0, result.err
+    assert "yolov7: 4 RepConv" in result.err
+    assert "is of yolov6, and --family asks for yolov7 alone" in result.err
+    fused = load_file("engines/two/fused.safetensors")
+    kept = [key for key in state if ".rbr_" in key and not key.startswith("head.")]
+    assert kept
+    assert all(torch.equal(fused[key], state[key]) for key in kept)
+
+
+def test_heads_like_repvits_of_other_code_stay(tmp_path: Path) -> None:
+    """LeViT has head.bn and head.l at the root, where RepViT never has them."""
+    state = {f"head.bn.{leaf}": torch.ones(4) for leaf in BN_LEAVES}
+    state |= {"head.l.weight": torch.ones(3, 4), "head.l.bias": torch.ones(3)}
+    assert find_blocks(state).blocks == []
+    moved = {f"head.{key}": value for key, value in state.items()}
+    assert [block.path for block in find_blocks(moved).blocks] == ["head"]
