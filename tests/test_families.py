@@ -13,6 +13,7 @@ from torch import Tensor
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.equivalence.blocks import prove_blocks
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.reparam.families import FAMILIES as TABLE
 from repvgg_deploy.reparam.find import find_blocks, pick_families
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 
@@ -179,3 +180,30 @@ def test_an_identity_beside_a_batch_norm_needs_no_guess() -> None:
     fuse_in_place(state, find_blocks(state).blocks, eps=1.0)
     kernel = state["m.reparam_conv.weight"]
     assert kernel[:, :, 1, 1].tolist() == [[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]]
+
+
+def test_no_batch_norm_is_folded_through_a_squeeze_excitation() -> None:
+    """YOLOv6 calls nonlinearity(bn(se(sum))), so there the batch norm has to stay."""
+    folded = [f for f in TABLE if f.outer_norm and not f.keeps_outer_norm]
+    assert {f.block for f in folded} == {"RepVggDw", "LinearAddBlock"}
+    assert not any("se" in f.tail for f in folded)  # RepOpt-VGG's post_se follows its activation
+
+
+@pytest.mark.parametrize("name", ["yolov6_qa_v1", "yolov6_qa_v2"])
+def test_a_qarepvgg_block_with_squeeze_excitation_runs_as_before(name: str) -> None:
+    """Branches or convolution, then SE, then the outer batch norm, on the tensors in the file."""
+    state = load_checkpoint(path_of(name)).state
+    families = pick_families(options(name)[1] if options(name) else None)
+    block = find_blocks(state, families).blocks[-1]
+    channels, (weight, bias) = block.out_channels, block.fused_keys
+    se = {
+        f"{block.path}.se.fc1.weight": torch.randn(2, channels, 1, 1).double(),
+        f"{block.path}.se.fc2.weight": torch.randn(channels, 2, 1, 1).double(),
+    }
+    state = {**state, **se}
+    fused = dict(state)
+    fuse_in_place(fused, find_blocks(state, families).blocks)
+    outer = {key: state[key] for key in state if key.startswith(f"{block.path}.bn.")}
+    assert len(outer) >= 4
+    assert all(fused[key] is tensor for key, tensor in {**se, **outer}.items())
+    assert weight in fused and bias in fused
