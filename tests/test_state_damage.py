@@ -105,9 +105,7 @@ def linear_add() -> dict[str, Tensor]:
         (linear_add(), "stage1.0.conv_1x1.weight"),
     ],
 )
-def test_a_torn_block_is_not_taken_for_a_smaller_one(
-    state: dict[str, Tensor], missing: str
-) -> None:
+def test_a_torn_block_is_no_smaller_one(state: dict[str, Tensor], missing: str) -> None:
     assert len(find_blocks(state).blocks) == 1
     del state[missing]
     with pytest.raises(UserError, match="is missing"):
