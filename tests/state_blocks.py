@@ -35,7 +35,7 @@ PLACES = {
 ANYWHERE = ("blocks.{}", "net.b{}.body")
 #: Where blocks downsample that have an identity without tensors elsewhere.
 STRIDED = ("backbone.ERBlock_{}.0", "m{}.stem")
-DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def kind_of(step: str) -> str:

@@ -157,3 +157,10 @@ def test_kernels_of_crossed_sizes() -> None:
     (block,) = find_blocks(state).blocks
     weight, _ = fold_block(state, block, 0.0)
     assert weight.tolist() == [[[[0, 1, 0], [1, 2, 1], [0, 1, 0]]]]
+
+
+def test_a_kernel_that_no_identity_fits_is_refused() -> None:
+    state = {**norm("b.rbr_conv.0.bn", 4), **norm("b.rbr_skip", 4)}
+    found = find_blocks({**state, "b.rbr_conv.0.conv.weight": torch.ones(4, 3, 3, 3)})
+    assert found.blocks == []
+    assert "do not fit together" in found.left["b"]
