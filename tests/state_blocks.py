@@ -29,13 +29,14 @@ PLACES = {
     "yolov6": ("backbone.ERBlock_{}.1", "neck.Rep_p{}.conv1"),
     "rtdetrv2": ("stages.{}.blocks.0", "backbone.stages.{}.b"),
     "yolov9": ("model.{}", "model.{}.m.0.cv1"),
+    "repvit": ("classifier", "net{}.head"),
     "repopt-vgg": ("stage1.{}", "backbone.stage2.{}"),
 }
 #: Where any of the others may stand.
 ANYWHERE = ("blocks.{}", "net.b{}.body")
 #: Where blocks downsample that have an identity without tensors elsewhere.
 STRIDED = ("backbone.ERBlock_{}.0", "m{}.stem")
-DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def kind_of(step: str) -> str:

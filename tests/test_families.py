@@ -14,6 +14,7 @@ from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.equivalence.blocks import prove_blocks
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.reparam.blocks import BN_LEAVES
+from repvgg_deploy.reparam.families import FAMILIES as TABLE
 from repvgg_deploy.reparam.find import find_blocks, pick_families
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 from repvgg_deploy.steps.weights import Reading, read_weights
@@ -239,3 +240,25 @@ def test_heads_like_repvits_of_other_code_stay(tmp_path: Path) -> None:
     assert find_blocks(state).blocks == []
     moved = {f"head.{key}": value for key, value in state.items()}
     assert [block.path for block in find_blocks(moved).blocks] == ["head"]
+
+
+def test_no_batch_norm_is_folded_through_a_squeeze_excitation() -> None:
+    """YOLOv6 calls nonlinearity(bn(se(sum))), so there the batch norm has to stay."""
+    folded = [f for f in TABLE if f.outer_norm and not f.keeps_outer_norm]
+    assert {f.block for f in folded} == {"RepVggDw", "LinearAddBlock"}
+    assert not any("se" in f.tail for f in folded)  # RepOpt-VGG's post_se follows its activation
+
+
+@pytest.mark.parametrize("name", ["yolov6_qa_v1", "yolov6_qa_v2"])
+def test_squeeze_excitation_and_the_batch_norm_after_it_stay(name: str) -> None:
+    state = dict(load_checkpoint(path_of(name)).state)
+    families = pick_families(options(name)[1] if options(name) else None)
+    block = next(b for b in find_blocks(state, families).blocks if b.family.outer_norm)
+    state[f"{block.path}.se.fc1.weight"] = torch.ones(2, block.out_channels, 1, 1)
+    inside = (f"{block.path}.se.", f"{block.path}.bn.")
+    kept = {key: tensor for key, tensor in state.items() if key.startswith(inside)}
+    fused = dict(state)
+    fuse_in_place(fused, [block])
+    assert len(kept) >= 5
+    assert all(fused[key] is tensor for key, tensor in kept.items())
+    assert prove_blocks(state, fused, [block], CPU).passed
