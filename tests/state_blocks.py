@@ -29,7 +29,7 @@ PLACES = {
     "yolov6": ("backbone.ERBlock_{}.1", "neck.Rep_p{}.conv1"),
     "rtdetrv2": ("stages.{}.blocks.0", "backbone.stages.{}.b"),
     "yolov9": ("model.{}", "model.{}.m.0.cv1"),
-    "repvit": ("classifier", "net{}.head"),
+    "repvit": ("net{}.classifier", "net{}.head"),
     "repopt-vgg": ("stage1.{}", "backbone.stage2.{}"),
 }
 #: Where any of the others may stand.

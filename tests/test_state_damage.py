@@ -85,7 +85,7 @@ def heads() -> dict[str, Tensor]:
     state = {**norm("head.bn", 3), **norm("head_dist.bn", 3)}
     for head in ("head", "head_dist"):
         state |= {f"{head}.l.weight": torch.ones(2, 3), f"{head}.l.bias": torch.ones(2)}
-    return state
+    return {f"head.{key}": tensor for key, tensor in state.items()}
 
 
 def linear_add() -> dict[str, Tensor]:
@@ -99,8 +99,8 @@ def linear_add() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "missing"),
     [
-        (heads(), "head_dist.l.weight"),
-        (heads(), "head_dist.bn.weight"),
+        (heads(), "head.head_dist.l.weight"),
+        (heads(), "head.head_dist.bn.weight"),
         (linear_add(), "stage1.0.scale_conv.weight"),
         (linear_add(), "stage1.0.conv_1x1.weight"),
     ],
@@ -124,21 +124,23 @@ def test_a_batch_norm_alone_is_no_block() -> None:
 @pytest.mark.parametrize(
     ("key", "shape"),
     [
-        ("head.l.bias", (1,)),  # would be added to every class
-        ("head.bn.running_var", (2,)),
-        ("head.bn.bias", (6,)),
+        ("head.head.l.bias", (1,)),  # would be added to every class
+        ("head.head.bn.running_var", (2,)),
+        ("head.head.bn.bias", (6,)),
     ],
 )
 def test_every_length_is_checked(key: str, shape: tuple[int, ...]) -> None:
     state = {**heads(), key: torch.ones(shape)}
     assert find_blocks(state).blocks == []
-    assert "do not fit together" in find_blocks(state).left[""]
+    assert "do not fit together" in find_blocks(state).left["head"]
 
 
 def test_a_batch_norm_is_told_by_its_statistics() -> None:
     state, (block,) = heads(), find_blocks(heads()).blocks
     flat = fold_block(state, block, 1e-5)
-    state["head.bn.weight"] = state["head.bn.weight"][:, None]  # two axes, as linear layers have
+    state["head.head.bn.weight"] = state["head.head.bn.weight"][
+        :, None
+    ]  # two axes, as linear layers have
     (block,) = find_blocks(state).blocks
     assert all(map(torch.equal, fold_block(state, block, 1e-5), flat))
 

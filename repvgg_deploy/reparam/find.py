@@ -78,6 +78,9 @@ class _Search:
     def look_for(self, family: BlockFamily) -> None:
         """Take every block of one family that nobody has taken."""
         for path, start in _candidates(self._state, family).items():
+            there = bool(re.search(family.where, path))
+            if family.only_there and not there:
+                continue
             try:
                 block = None if start in self._taken else read_block(self._state, path, family)
             except Misfit as misfit:
@@ -87,9 +90,9 @@ class _Search:
                 continue
             if not self._is_free(block):
                 continue
-            if re.search(family.where, path) or (self._anywhere and not family.only_there):
+            if there or self._anywhere:
                 self._take(block)
-            elif not family.only_there:
+            else:
                 self._elsewhere.setdefault(start, []).append(block)
 
     def _is_free(self, block: TrainBlock) -> bool:
