@@ -91,6 +91,17 @@ class TrainBlock:
         return below(fused, "weight"), below(fused, "bias")
 
     @property
+    def taken_to_widen(self) -> bool:
+        """Whether its shapes might also be a grouped block's that has an identity without tensors.
+
+        They are taken for those of a dense one with fewer channels in than out, which has none.
+        """
+        assumed = any(not branch.steps for branch in self.family.branches)
+        lacks = all(branch.steps for branch in self.branches)
+        strided = self.family.strided and re.search(self.family.strided, self.path)
+        return assumed and lacks and not strided
+
+    @property
     def has_identity(self) -> bool:
         """Whether a branch passes the input on, channel by channel."""
         return any(branch.kernel_key is None for branch in self.branches)
