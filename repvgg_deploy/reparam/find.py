@@ -94,11 +94,12 @@ def _left(
 ) -> dict[str, str]:
     """What looks like a block of a family that the file has (or of any, if it has none)."""
     left: dict[str, str] = {}
+    untaken = [key for key in state if key not in taken]
     for family, start, misfit in misfits:
         if family.companion:
             continue
         torn = start in taken  # another entry fits, but perhaps only a part of a block
-        if torn and taken.issuperset(_parts(state, misfit.path, family)):
+        if torn and not _has_parts(untaken, misfit.path, family):
             continue
         if not torn and present and family.family not in present:
             continue
@@ -108,12 +109,12 @@ def _left(
     return left
 
 
-def _parts(state: State, path: str, family: BlockFamily) -> set[str]:
-    """Keys under the names that a block of ``family`` at ``path`` gives to its branches."""
+def _has_parts(keys: Sequence[str], path: str, family: BlockFamily) -> bool:
+    """Whether some have a name that a block of ``family`` at ``path`` gives to its branches."""
     steps = (step.partition(NUMBER)[0] for branch in family.branches for step in branch.steps)
     names = {below(path, step.rstrip(".")) for step in steps}
     inside = tuple(f"{name}." for name in names)
-    return {key for key in state if key in names or key.startswith(inside)}
+    return any(key in names or key.startswith(inside) for key in keys)
 
 
 def _candidates(state: State, family: BlockFamily) -> dict[str, str]:
