@@ -106,6 +106,7 @@ class _Search:
         self.present.add(block.family.family)
 
     def decide_elsewhere(self, eps_known: bool) -> None:
+        """Refuse blocks of unclear eps; take them where it is given and all else is alike."""
         for start, alike in self._elsewhere.items():
             differ = {block.fused_keys if eps_known else block.eps() for block in alike}
             if start in self._taken:
@@ -118,11 +119,12 @@ class _Search:
     def left(self) -> dict[str, str]:
         """What looks like a block of a family that the file has (or of any, if it has none)."""
         left: dict[str, str] = {}
+        untaken = _paths(key for key in self._state if key not in self._taken)
         for family, start, misfit in self._misfits:
             if family.companion:
                 continue
             torn = start in self._taken  # another entry fits, but perhaps only a part of a block
-            if torn and self._taken.issuperset(_parts(self._state, misfit.path, family)):
+            if torn and untaken.isdisjoint(_branch_paths(misfit.path, family)):
                 continue
             if not torn and self.present and family.family not in self.present:
                 continue
@@ -140,12 +142,16 @@ def _ambiguous(alike: Sequence[TrainBlock]) -> str:
     )
 
 
-def _parts(state: State, path: str, family: BlockFamily) -> set[str]:
-    """Keys under the names that a block of ``family`` at ``path`` gives to its branches."""
+def _paths(keys: Iterable[str]) -> set[str]:
+    """The keys, and every path that some of them are below."""
+    parts = (key.split(".") for key in keys)
+    return {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
+
+
+def _branch_paths(path: str, family: BlockFamily) -> set[str]:
+    """What a block of ``family`` at ``path`` calls its branches."""
     steps = (step.partition(NUMBER)[0] for branch in family.branches for step in branch.steps)
-    names = {below(path, step.rstrip(".")) for step in steps}
-    inside = tuple(f"{name}." for name in names)
-    return {key for key in state if key in names or key.startswith(inside)}
+    return {below(path, step.rstrip(".")) for step in steps}
 
 
 def _candidates(state: State, family: BlockFamily) -> dict[str, str]:
