@@ -71,13 +71,17 @@ def fuse_b3(folder: Path) -> tuple[dict[str, list[Cost]], list[Target]]:
     path = make_checkpoint("RepVGG-B3", folder)
     fuse = [*TOOL, "fuse", str(path)]
     plain = [sys.executable, "-m", "tests.benchmarks.straightforward", "RepVGG-B3", str(path)]
+    files = [sys.executable, "-m", "tests.benchmarks.read_write", str(path)]
     commands = {
         "fuse --no-verify": [*fuse, "--no-verify", "--engines", str(folder / "a")],
         "straightforward": [*plain, str(folder / "plain.pth")],
+        "read and write alone": [*files, str(folder / "copy.safetensors")],
     }
     costs = in_turn(commands, ROOT, rounds=9)
     costs |= in_turn({"fuse, with the proof": [*fuse, "--engines", str(folder / "b")]}, ROOT, 3)
-    ours, theirs, proved = show("fuse RepVGG-B3", costs).values()
+    ours, theirs, copied, proved = show("fuse RepVGG-B3", costs).values()
+    parts = json.loads(subprocess.check_output(commands["read and write alone"], cwd=ROOT))
+    print(f"  read and write alone: {parts}")
     memory = json.loads(
         subprocess.check_output(
             [sys.executable, "-m", "tests.benchmarks.fold_memory", str(path)], cwd=ROOT
@@ -88,9 +92,32 @@ def fuse_b3(folder: Path) -> tuple[dict[str, list[Cost]], list[Target]]:
     return costs, [
         Target("fuse B3 / straightforward, time", ours.seconds / theirs.seconds, 0.75),
         Target("fuse B3 / straightforward, peak memory", ours.peak_mb / theirs.peak_mb, 0.7),
+        Target("fuse B3 / read and write alone, time", ours.seconds / copied.seconds, None),
         Target("extra memory of the fold / largest block", share, 1),
         Target("fuse B3 with the proof / without, time", proved.seconds / ours.seconds, None),
         Target("fuse B3 with the proof / without, memory", proved.peak_mb / ours.peak_mb, None),
+    ]
+
+
+def fuse_graphs(folder: Path) -> tuple[dict[str, list[Cost]], list[Target]]:
+    command = [sys.executable, "-m", "tests.benchmarks.graph_growth"]
+    found = json.loads(subprocess.check_output(command, cwd=ROOT))
+    print("\nfuse of ONNX graphs, without the proof")
+    for one in found:
+        print(
+            f"  {one['nodes']:6} nodes, {one['weights_mb']:6.1f} MB of weights: "
+            f"{one['seconds']:6.2f} s, {one['peak_mb']:7.1f} MB at the peak"
+        )
+    costs = {
+        f"fuse_onnx, {o['nodes']} nodes, {o['weights_mb']:.0f} MB": [
+            Cost(o["seconds"], o["peak_mb"])
+        ]
+        for o in found
+    }
+    middle = next(one for one in found if one["nodes"] == 5000)
+    return costs, [
+        Target("fuse of a 5,000-node graph, seconds", middle["seconds"], 5),
+        Target("peak memory of a 500 MB graph / weights", found[-1]["peak_over_weights"], 2.5),
     ]
 
 
@@ -111,7 +138,7 @@ def main() -> None:
     costs: dict[str, list[Cost]] = {}
     targets: list[Target] = []
     with tempfile.TemporaryDirectory() as name:
-        for part in (startup, fuse_b3, export_a0):
+        for part in (startup, fuse_b3, fuse_graphs, export_a0):
             more_costs, more_targets = part(Path(name))
             costs |= more_costs
             targets += more_targets
