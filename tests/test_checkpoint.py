@@ -13,6 +13,7 @@ from torch import nn
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
+from repvgg_deploy.steps.weights import read_weights
 
 from .helpers import MANIFEST, golden, training_state
 
@@ -120,6 +121,11 @@ def write_bad_file(kind: str, path: Path) -> None:
     elif kind == "empty tensor":
         state["stage1.0.rbr_1x1.conv.weight"] = torch.empty(4, 0, 1, 1)
         torch.save(state, path)
+    elif kind == "expanded tensor":
+        torch.save({**state, "linear.weight": torch.zeros(1).expand(3 * 10**9)}, path)
+    elif kind == "empty statistics":
+        state["stage1.0.rbr_1x1.bn.running_mean"] = torch.empty(0)
+        torch.save(state, path)
     elif kind == "empty dict":
         torch.save({}, path)
 
@@ -146,9 +152,12 @@ BAD_FILES = {
     "infinity": "'linear.bias' holds NaN or infinity",
     "negative variance": "'stage1.0.rbr_1x1.bn.running_var' holds a negative variance",
     **dict.fromkeys(UNUSUAL, "'linear.weight' is a sparse, quantized, complex"),
+    "complex": "linear.weight is of type torch.complex64; save the weights as floats",
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
     "holds itself": r"no state dict found \(its keys: 'model'\)",
     "empty tensor": r"'stage1.0.rbr_1x1.conv.weight' is empty, of shape \(4, 0, 1, 1\)",
+    "expanded tensor": r"'linear.weight' has shape \(3000000000,\), but the file holds only 4",
+    "empty statistics": "shapes of its branches do not fit together",
     "a tensor": "holds a Tensor and no state dict",
     "empty dict": r"no state dict found \(its keys: none\)",
 }
@@ -159,6 +168,6 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
     path = tmp_path / "ckpt.pth"
     write_bad_file(kind, path)
     with pytest.raises(UserError, match=sentence) as error:
-        load_checkpoint(path)
+        read_weights(path)
     assert str(path) in str(error.value)
     assert not (tmp_path / "boom").exists()  # no code of the file has run

@@ -298,3 +298,35 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path, seconds: float) -> None:
     assert err.strip().splitlines()[-1] == "Interrupted; nothing was left half-written."
     assert "Traceback" not in err
     assert not [name for _, _, names in os.walk(tmp_path) for name in names if "part" in name]
+
+
+def test_what_belongs_to_no_block_passes_bit_for_bit(cli: Cli, tmp_path: Path) -> None:
+    """RT-DETRv2 has infinity in decoder.anchors by design, YOLOv6 an empty buffer."""
+    state = {f"backbone.{key}": value for key, value in training_state().items()}
+    others = {
+        "decoder.anchors": torch.tensor([1.0, float("inf"), float("nan")]),
+        "empty": torch.zeros(0),
+        "empty2": torch.zeros(0, 2),
+        "bytes": torch.ones(3, dtype=torch.int8),
+        "float8": torch.ones(3).to(torch.float8_e4m3fn),
+        "complex": torch.ones(3, dtype=torch.complex64),
+        "variance.running_var": torch.tensor([-1.0]),
+    }
+    torch.save({**state, **others}, tmp_path / "ckpt.pth")
+    result = cli("fuse", "ckpt.pth", "--pth")
+    assert result.code == 0, result.err
+    safe = load_file("engines/ckpt/fused.safetensors")
+    for fused in (safe, torch.load("engines/ckpt/fused.pth", weights_only=True)):
+        for key, value in others.items():
+            assert fused[key].dtype == value.dtype
+            assert fused[key].numel() == value.numel()
+            assert fused[key].view(torch.uint8).tolist() == value.view(torch.uint8).tolist()
+    assert cli("verify").code == 0
+
+
+def test_nan_in_a_block_of_a_larger_model(cli: Cli, tmp_path: Path) -> None:
+    state = {f"backbone.{key}": value for key, value in training_state().items()}
+    state["backbone.stage1.0.rbr_1x1.bn.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "ckpt.pth")
+    sentence = "'backbone.stage1.0.rbr_1x1.bn.bias' holds NaN"
+    one_sentence(cli("fuse", "ckpt.pth"), "ckpt.pth", sentence)

@@ -61,6 +61,7 @@ def test_arrays_of_every_kind(tmp_path: Path) -> None:
         **{dtype: plain.astype(dtype) for dtype in ("f2", "f4", ">f4", "f8", "i8", "u1", ">u2")},
         "bool": plain > 2,
         "fortran": np.asfortranarray(plain.astype("f4")),
+        "empty": np.zeros((0, 2), "f4"),
         "number": np.array(1.5),
     }
     path = tmp_path / "m.pkl"

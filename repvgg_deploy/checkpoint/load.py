@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import sha256_file
+from .check import check_storage
 from .numpy_pickle import read_numpy_pickle
 from .unwrap import unwrap
 
@@ -25,7 +26,6 @@ its code base, turn it into a state dict and give that:
     ckpt = torch.load("model.pt", map_location="cpu", weights_only=False)
     model = (ckpt.get("ema") or ckpt["model"]) if isinstance(ckpt, dict) else ckpt
     torch.save(model.float().state_dict(), "state_dict.pth")"""
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Kind = Literal["torch", "safetensors", "numpy pickle"]
 _PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the zip format
 
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
 
     Raises:
         UserError: missing, a folder, empty, truncated, not a checkpoint, holds code, has an
-            unknown wrapper, or NaN or infinity in a tensor.
+            unknown wrapper, or a tensor that check_storage refuses.
     """
     kind = _sniff(path)
     pool = ThreadPoolExecutor(1)
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
     pool.shutdown(wait=False)
     content = _READERS[kind](path)
     state, wrapper = unwrap(content, path, ema)
-    _check_tensors(state, path)
+    check_storage(state, path)
     return Checkpoint(path, wrapper, state, digest, kind)
 
 
@@ -121,40 +121,3 @@ _READERS: dict[Kind, Callable[[Path], Any]] = {
     "safetensors": _read_safetensors,
     "numpy pickle": read_numpy_pickle,
 }
-
-
-def _check_tensors(state: dict[str, Tensor], path: Path) -> None:
-    for key, tensor in state.items():
-        if not _is_plain(tensor):
-            raise UserError(
-                f"{path}: {key!r} is a sparse, quantized, complex, 8-bit or otherwise unusual "
-                f"tensor ({tensor.dtype}, {tensor.layout}); save plain float tensors."
-            )
-        if tensor.numel() == 0:
-            raise UserError(
-                f"{path}: {key!r} is empty, of shape {tuple(tensor.shape)}; the file is damaged, "
-                "so use another copy or an earlier checkpoint."
-            )
-        if tensor.is_floating_point() and not is_finite(tensor):
-            raise UserError(
-                f"{path}: {key!r} holds NaN or infinity; the training diverged or the file is "
-                "damaged, so use an earlier checkpoint."
-            )
-        if key.endswith("running_var") and bool((tensor < 0).any()):
-            raise UserError(
-                f"{path}: {key!r} holds a negative variance, which no training produces; the file "
-                "is damaged, so copy or download it again."
-            )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Dense, real, with its values in memory; floats of a kind that training uses."""
-    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_nested or tensor.is_quantized or tensor.is_complex():
-        return False
-    return not tensor.is_floating_point() or tensor.dtype in _FLOATS
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """NaN and infinity both show in the extremes, which one pass finds without a mask."""
-    return all(bool(torch.isfinite(end)) for end in tensor.aminmax())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..artifacts import FusedArtifact, Source, store
-from ..checkpoint.load import is_finite
+from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
