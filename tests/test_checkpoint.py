@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import random
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +71,23 @@ def test_safetensors_and_legacy_torch_files_are_told_by_content(tmp_path: Path) 
         assert checkpoint.sha256 == sha256_file(tmp_path / name)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_bytes(tmp_path: Path, zipped: bool) -> None:
+    """Whatever the damage does to torch's reader, it is told as a sentence."""
+    path, numbers = tmp_path / "x.pth", random.Random(0)
+    torch.save(
+        dict(list(training_state().items())[:8]), path, _use_new_zipfile_serialization=zipped
+    )
+    whole = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(numbers.choice((1, 2, 5))):
+            damaged[numbers.randrange(len(whole))] = numbers.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(UserError):
+            read_weights(path)
+
+
 class Bomb:
     """Unpickling this runs code that leaves a file behind."""
 
@@ -121,6 +144,14 @@ def write_bad_file(kind: str, path: Path) -> None:
     elif kind == "empty tensor":
         state["stage1.0.rbr_1x1.conv.weight"] = torch.empty(4, 0, 1, 1)
         torch.save(state, path)
+    elif kind == "a zip's first bytes":
+        path.write_bytes(b"PK and garbage")
+    elif kind == "one byte":
+        path.write_bytes(b"\x80")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "escape codes":
+        save_file({**state, "a\x1b[31m\nError: b": torch.ones(1)}, path)
     elif kind == "expanded tensor":
         torch.save({**state, "linear.weight": torch.zeros(1).expand(3 * 10**9)}, path)
     elif kind == "empty statistics":
@@ -156,6 +187,10 @@ BAD_FILES = {
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
     "holds itself": r"no state dict found \(its keys: 'model'\)",
     "empty tensor": r"'stage1.0.rbr_1x1.conv.weight' is empty, of shape \(4, 0, 1, 1\)",
+    "a zip's first bytes": "truncated or damaged",
+    "one byte": "neither a PyTorch checkpoint",
+    "pipe": "is no regular file",
+    "escape codes": r"the name 'a\\x1b\[31m\\nError: b' holds control characters",
     "expanded tensor": r"'linear.weight' has shape \(3000000000,\), but the file holds only 4",
     "empty statistics": "shapes of its branches do not fit together",
     "a tensor": "holds a Tensor and no state dict",
@@ -171,3 +206,31 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
         read_weights(path)
     assert str(path) in str(error.value)
     assert not (tmp_path / "boom").exists()  # no code of the file has run
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: model,
+        lambda model: {"model": model},
+        lambda model: {"ema": None, "model": model},
+        lambda model: {"ema": model, "model": nn.Conv2d(9, 9, 9)},
+        lambda model: {"state_dict": model.state_dict(), "args": Namespace()},
+        lambda model: {"model": model.state_dict(), "args": Namespace()},
+        lambda model: {"ema": model.state_dict(), "model": {}, "args": Namespace()},
+    ],
+)
+def test_the_lines_that_a_refusal_prints_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrap: Callable[[nn.Module], Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    torch.save(wrap(model), "model.pt")
+    with pytest.raises(UserError, match=r"\((torch.nn|argparse)\.[\w.]+\)") as error:
+        load_checkpoint(Path("model.pt"))
+    sentence, *lines = str(error.value).splitlines()
+    assert sentence.endswith(":")
+    assert len(lines) == 3
+    exec("\n".join(line.strip() for line in lines), {"torch": torch})
+    state = load_checkpoint(Path("state_dict.pth")).state
+    assert state.keys() == model.state_dict().keys()

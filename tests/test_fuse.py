@@ -169,7 +169,7 @@ def one_sentence(result: object, *parts: str) -> None:
     """Exit code 1, one line on stderr that holds ``parts``, nothing on stdout."""
     assert (result.code, result.out) == (1, "")  # type: ignore[attr-defined]
     line, *three_lines = result.err.strip().splitlines()  # type: ignore[attr-defined]
-    assert len(three_lines) == (3 if "pickled model" in line else 0)
+    assert len(three_lines) == (3 if "Python objects" in line else 0)
     assert line.startswith("Error: ")
     for part in parts:
         assert part in line

@@ -17,10 +17,17 @@ _BEYOND_SAFETENSORS = (torch.complex32, torch.complex128)
 def check_storage(state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse tensors that could not be passed on to a safetensors file bit for bit.
 
+    Names too: what is not printable could make a terminal show what is not so.
+
     Raises:
         UserError: names the first.
     """
     for key, tensor in state.items():
+        if not key.isprintable():
+            raise UserError(
+                f"{path}: the name {key!r} holds control characters, which no code base's names "
+                "do; the file is damaged, so use another copy."
+            )
         if not _is_storable(tensor):
             raise _unusual(key, tensor, path)
         if tensor.nbytes > tensor.untyped_storage().nbytes():

@@ -64,7 +64,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            raise pickle.UnpicklingError(repr(f"{module}.{name}"))
         return _ALLOWED[module, name]
 
 
