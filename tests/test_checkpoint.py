@@ -51,6 +51,12 @@ def test_golden_files(name: str) -> None:
             "bare state dict, prefix _orig_mod., prefix module.",
         ),
         (lambda s: {"model": {"state_dict": s}}, "model, state_dict"),
+        (lambda s: {"model": s, "ema": None}, "model, its moving average, ema, is empty"),
+        (lambda s: {"model": s, "ema": {}}, "model, its moving average, ema, is empty"),
+        (
+            lambda s: {**s, "epoch": 3, "name": "x"},
+            "bare state dict, without 'epoch', 'name', which hold no tensors",
+        ),
     ],
 )
 def test_wrappers_and_prefixes(tmp_path: Path, wrap: object, wrapper: str) -> None:
@@ -135,6 +141,12 @@ def write_bad_file(kind: str, path: Path) -> None:
         torch.save(state, path)
     elif kind == "unknown wrapper":
         torch.save({"weights": state, "step": 5}, path)
+    elif kind == "average in other form":
+        torch.save({"model": state, "ema": {"decay": 0.9, "shadow": state}}, path)
+    elif kind == "average alone, in other form":
+        torch.save({"ema": {"decay": 0.9, "shadow": state}}, path)
+    elif kind == "list beside tensors":
+        torch.save({**state, "names": ["cat", "dog"]}, path)
     elif kind == "a tensor":
         torch.save(state["linear.weight"], path)
     elif kind == "holds itself":
@@ -185,6 +197,10 @@ BAD_FILES = {
     **dict.fromkeys(UNUSUAL, "'linear.weight' is a sparse, quantized, complex"),
     "complex": "linear.weight is of type torch.complex64; save the weights as floats",
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
+    "average in other form": r"'ema', holds no state dict \(its keys: 'decay', 'shadow'\); take "
+    "the weights themselves with --no-ema",
+    "average alone, in other form": r"no state dict found \(its keys: 'decay', 'shadow'\)",
+    "list beside tensors": r"holds 'names' beside the tensors of a state dict; save it without",
     "holds itself": r"no state dict found \(its keys: 'model'\)",
     "empty tensor": r"'stage1.0.rbr_1x1.conv.weight' is empty, of shape \(4, 0, 1, 1\)",
     "a zip's first bytes": "truncated or damaged",
