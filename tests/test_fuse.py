@@ -330,3 +330,31 @@ def test_nan_in_a_block_of_a_larger_model(cli: Cli, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "ckpt.pth")
     sentence = "'backbone.stage1.0.rbr_1x1.bn.bias' holds NaN"
     one_sentence(cli("fuse", "ckpt.pth"), "ckpt.pth", sentence)
+
+
+def test_a_copy_of_other_weights_does_not_stay(cli: Cli, checkpoint: Path) -> None:
+    assert cli("fuse", checkpoint, "--pth").code == 0
+    assert cli("fuse", checkpoint, "--family", "repvgg", "--eps", "1e-3").code == 0
+    assert sorted(os.listdir("engines/ckpt")) == ["fused.safetensors", "fused.safetensors.json"]
+
+
+@pytest.mark.parametrize("obstacle", ["fused.pth", "fused.safetensors.json"])
+def test_all_files_or_none(cli: Cli, checkpoint: Path, obstacle: str) -> None:
+    Path("engines/ckpt", obstacle).mkdir(parents=True)
+    one_sentence(cli("fuse", checkpoint, "--pth"), obstacle, "a folder stands there")
+    assert os.listdir("engines/ckpt") == [obstacle]
+
+
+def test_what_cannot_be_written_as_one_file_leaves_no_other(
+    cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = fuse_step.save_state
+
+    def fail(path: Path, state: dict[str, torch.Tensor], suffix: str) -> None:
+        if suffix == ".pth":
+            raise KeyboardInterrupt
+        right(path, state, suffix)
+
+    monkeypatch.setattr(fuse_step, "save_state", fail)
+    assert cli("fuse", checkpoint, "--pth").code == 1
+    assert os.listdir("engines/ckpt") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,6 @@ from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
 from ..errors import CheckFailed, UserError
-from ..files import whole_file
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
@@ -58,7 +58,8 @@ def fuse_checkpoint(
     ``name`` defaults to the checkpoint's file name without its ending; ``origin`` says where the
     file came from, if not from ``path``. The keys are those of the code base's own deploy form, or
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
-    torch.load as well; MegEngine's come back as a pickle too. The proof of a whole network runs on
+    torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
+    proof of a whole network runs on
     ``images`` (see load_samples), else on made-up inputs of PROOF_SIZE pixels.
 
     Raises:
@@ -85,7 +86,8 @@ def fuse_checkpoint(
     if form == "ours" and whole is not None:
         state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
 
-    files = _write_copies(folder, state, pth, checkpoint.kind == "numpy pickle")
+    paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
+    copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
     fused = {key: tensor.contiguous() for key, tensor in state.items()}
     artifact = store(
         folder.fused,
@@ -101,9 +103,11 @@ def fuse_checkpoint(
             spec=None if whole is None else whole.spec.to_dict(),
             proof=None if proof is None else proof.to_dict(),
         ),
+        copies,
     )
+    folder.remove_stale_copies(paths)
     workspace.set_current(folder)
-    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *files])
+    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
 
 
 def _check_images_matter(weights: WeightsFile) -> None:
@@ -169,14 +173,3 @@ def _prove_network(
 
     ours = {whole.layout.our_key(key): tensor for key, tensor in fused.items()}
     return prove_fusion(whole.build(), build(ours, whole.spec, "deploy"), samples, device, fold)
-
-
-def _write_copies(
-    folder: ModelFolder, state: Mapping[str, Tensor], pth: bool, megengine: bool
-) -> list[Path]:
-    """The same weights for torch.load and for MegEngine."""
-    paths = [folder.fused_pth] * pth + [folder.fused_pkl] * megengine
-    for path in paths:
-        with whole_file(path) as temporary:
-            save_state(temporary, state, path.suffix)
-    return paths
