@@ -16,9 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.infer import infer
 from repvgg_deploy.steps import fuse as fuse_step
+from repvgg_deploy.steps.weights import Reading
+from repvgg_deploy.workspace import Workspace
 
 from .conftest import Cli
 from .helpers import MANIFEST, TRAIN_NAMES, golden, golden_arrays, tiny_spec, training_state
@@ -358,3 +361,18 @@ def test_what_cannot_be_written_as_one_file_leaves_no_other(
     monkeypatch.setattr(fuse_step, "save_state", fail)
     assert cli("fuse", checkpoint, "--pth").code == 1
     assert os.listdir("engines/ckpt") == []
+
+
+@pytest.mark.parametrize("eps", ["nan", "inf", "0", "-1e-5", "1.5", "small"])
+def test_eps_that_is_none(cli: Cli, checkpoint: Path, eps: str) -> None:
+    result = cli("fuse", checkpoint, "--eps", eps)
+    assert result.code == 2
+    assert f"{eps!r} is no number above 0 and up to 1." in result.err
+
+
+def test_a_block_that_cannot_be_folded_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    """Python takes an eps that the command line refuses."""
+    reading = Reading(eps=-10.0, family="repvgg")
+    with pytest.raises(UserError, match=r"ckpt.pth: block stage0: .* variance \+ eps <= 0"):
+        fuse_step.fuse_checkpoint(checkpoint, Workspace(tmp_path / "engines"), reading=reading)
+    assert not (tmp_path / "engines").exists()

@@ -73,14 +73,7 @@ def fuse_checkpoint(
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks, described = count_blocks(weights), architecture(weights)
-    state = dict(checkpoint.state) if prove else checkpoint.state
-    dropped = training_only(weights)
-    for key in dropped:
-        del state[key]
-    fuse_in_place(state, weights.blocks, reading.eps, overwrite=not prove)
-    if checkpoint.kind == "numpy pickle":
-        _shape_biases_as_megengine(state, weights)
-    _check_overflow(state, weights)
+    state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
     if form == "ours" and whole is not None:
@@ -108,6 +101,23 @@ def fuse_checkpoint(
     folder.remove_stale_copies(paths)
     workspace.set_current(folder)
     return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
+
+
+def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """The deploy form's tensors, and the keys of those left out as only training needs them."""
+    state = weights.checkpoint.state
+    state = state if overwrite else dict(state)
+    dropped = training_only(weights)
+    for key in dropped:
+        del state[key]
+    try:
+        fuse_in_place(state, weights.blocks, weights.reading.eps, overwrite=overwrite)
+    except UserError as error:
+        raise UserError(f"{weights.path}: {error}") from error
+    if weights.checkpoint.kind == "numpy pickle":
+        _shape_biases_as_megengine(state, weights)
+    _check_overflow(state, weights)
+    return state, dropped
 
 
 def _check_images_matter(weights: WeightsFile) -> None:
