@@ -13,8 +13,11 @@ from torch import Tensor
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.equivalence.blocks import prove_blocks
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.reparam.blocks import BN_LEAVES
+from repvgg_deploy.reparam.families import FAMILIES as TABLE
 from repvgg_deploy.reparam.find import find_blocks, pick_families
 from repvgg_deploy.reparam.state_dict import fuse_in_place
+from repvgg_deploy.steps.weights import Reading, read_weights
 
 from .conftest import Cli
 from .helpers import GOLDEN
@@ -159,15 +162,6 @@ def test_faults_are_caught(name: str, fault: str) -> None:
     assert any(line.startswith(block.path) for line in proof.failures)
 
 
-def test_kept_branches_stay_as_they_were_without_the_proof(cli: Cli) -> None:
-    path = path_of("rtdetr_repvgg")
-    assert cli("fuse", path, "--no-verify").code == 0
-    fused = load_file("engines/rtdetr_repvgg/fused.safetensors")
-    state = load_checkpoint(path).state
-    assert set(state) < set(fused)
-    assert all(torch.equal(tensor, fused[key]) for key, tensor in state.items())
-
-
 def test_tied_tensors_come_out_under_both_names(cli: Cli, tmp_path: Path) -> None:
     state = load_checkpoint(path_of("yolov7_repconv")).state
     state["head.a.weight"] = torch.arange(6.0).reshape(2, 3)
@@ -183,3 +177,88 @@ def test_tied_tensors_come_out_under_both_names(cli: Cli, tmp_path: Path) -> Non
         for name in "abc":
             key = f"head.{name}.weight"
             assert torch.equal(fused[key], state[key])
+
+
+def test_branches_that_stay_are_not_overwritten(cli: Cli) -> None:
+    """RT-DETR keeps its branches, so their memory is not the fused kernel's to take."""
+    state = load_checkpoint(path_of("rtdetr_repvgg")).state
+    expected, fused = dict(state), {key: value.clone() for key, value in state.items()}
+    blocks = find_blocks(state).blocks
+    fuse_in_place(expected, blocks)
+    fuse_in_place(fused, blocks, overwrite=True)
+    assert any(block.family.keeps_branches for block in blocks)
+    assert all(torch.equal(fused[key], expected[key]) for key in expected)
+
+
+def test_an_identity_beside_a_batch_norm_needs_no_guess() -> None:
+    """x - norm(x) + 0: the batch norm says that there are as many channels out as in."""
+    norm = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 3.0}
+    state = {f"m.norm.rbr_skip.{leaf}": torch.full((4,), value) for leaf, value in norm.items()}
+    state |= {f"m.mixer.rbr_conv.0.bn.{leaf}": torch.full((4,), v) for leaf, v in norm.items()}
+    state["m.mixer.rbr_conv.0.conv.weight"] = torch.zeros(4, 2, 3, 3)
+    fuse_in_place(state, find_blocks(state).blocks, eps=1.0)
+    kernel = state["m.reparam_conv.weight"]
+    assert kernel[:, :, 1, 1].tolist() == [[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]]
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_familys_own_eps_by_hand_changes_nothing(name: str) -> None:
+    """--eps says nothing about whose blocks these are."""
+    given = options(name)[1] if options(name) else None
+    by_itself = read_weights(path_of(name), Reading(family=given))
+    by_hand = read_weights(path_of(name), Reading(MANIFEST[name]["eps"], given))
+    assert by_hand.blocks == by_itself.blocks
+    assert by_hand.left == by_itself.left
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_family_by_name_changes_nothing(name: str) -> None:
+    by_itself = read_weights(path_of(name)).blocks
+    for family in {block.family.family for block in by_itself}:
+        by_name = read_weights(path_of(name), Reading(family=family)).blocks
+        assert by_name == [block for block in by_itself if block.family.family == family]
+
+
+def test_a_familys_plain_layers_are_not_taken_out_of_other_blocks(cli: Cli, tmp_path: Path) -> None:
+    state = {f"head.{k}": v for k, v in load_checkpoint(path_of("yolov7_repconv")).state.items()}
+    state |= load_checkpoint(path_of("yolov6_rep_model")).state
+    torch.save(state, tmp_path / "two.pth")
+    result = cli("fuse", "two.pth", "--family", "yolov7")
+    assert result.code == 0, result.err
+    assert "yolov7: 4 RepConv" in result.err
+    assert "is of yolov6, and --family asks for yolov7 alone" in result.err
+    fused = load_file("engines/two/fused.safetensors")
+    kept = [key for key in state if ".rbr_" in key and not key.startswith("head.")]
+    assert kept
+    assert all(torch.equal(fused[key], state[key]) for key in kept)
+
+
+def test_heads_like_repvits_of_other_code_stay(tmp_path: Path) -> None:
+    """LeViT has head.bn and head.l at the root, where RepViT never has them."""
+    state = {f"head.bn.{leaf}": torch.ones(4) for leaf in BN_LEAVES}
+    state |= {"head.l.weight": torch.ones(3, 4), "head.l.bias": torch.ones(3)}
+    assert find_blocks(state).blocks == []
+    moved = {f"head.{key}": value for key, value in state.items()}
+    assert [block.path for block in find_blocks(moved).blocks] == ["head"]
+
+
+def test_no_batch_norm_is_folded_through_a_squeeze_excitation() -> None:
+    """YOLOv6 calls nonlinearity(bn(se(sum))), so there the batch norm has to stay."""
+    folded = [f for f in TABLE if f.outer_norm and not f.keeps_outer_norm]
+    assert {f.block for f in folded} == {"RepVggDw", "LinearAddBlock"}
+    assert not any("se" in f.tail for f in folded)  # RepOpt-VGG's post_se follows its activation
+
+
+@pytest.mark.parametrize("name", ["yolov6_qa_v1", "yolov6_qa_v2"])
+def test_squeeze_excitation_and_the_batch_norm_after_it_stay(name: str) -> None:
+    state = dict(load_checkpoint(path_of(name)).state)
+    families = pick_families(options(name)[1] if options(name) else None)
+    block = next(b for b in find_blocks(state, families).blocks if b.family.outer_norm)
+    state[f"{block.path}.se.fc1.weight"] = torch.ones(2, block.out_channels, 1, 1)
+    inside = (f"{block.path}.se.", f"{block.path}.bn.")
+    kept = {key: tensor for key, tensor in state.items() if key.startswith(inside)}
+    fused = dict(state)
+    fuse_in_place(fused, [block])
+    assert len(kept) >= 5
+    assert all(fused[key] is tensor for key, tensor in kept.items())
+    assert prove_blocks(state, fused, [block], CPU).passed

@@ -63,6 +63,18 @@ def test_json_of_a_checkpoint(cli: Cli) -> None:
     assert "no whole RepVGG" in found["not_whole"]
 
 
+def test_what_shapes_do_not_tell_is_said(cli: Cli) -> None:
+    out = cli("inspect", FAMILIES / "yolov6_qarepvgg.pth").out
+    assert "note: 2 of them are taken for dense blocks that widen" in out
+    assert "taken for" not in cli("inspect", FAMILIES / "timm_repvit.pth").out
+
+
+def test_an_activation_with_weights_is_no_squeeze_excitation(tmp_path: Path) -> None:
+    state = torch.load(FAMILIES / "yolov7_repconv.pth")
+    torch.save({**state, "model.0.act.weight": torch.ones(16)}, tmp_path / "prelu.pth")
+    assert inspect_checkpoint(tmp_path / "prelu.pth", BY_ITSELF).kinds[0].with_se == 0
+
+
 def test_fused_and_foreign_checkpoints_have_nothing_to_fuse(cli: Cli, tmp_path: Path) -> None:
     assert "nothing to fuse" in cli("inspect", GOLDEN / "official_deployed.pth").out
     torch.save({"fc.weight": torch.ones(3, 2)}, tmp_path / "foreign.pth")

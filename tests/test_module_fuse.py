@@ -94,9 +94,9 @@ def test_every_family_as_root_and_below(name: str) -> None:
 
 def test_a_linear_head_behind_a_batch_norm() -> None:
     model = trained(nn.Sequential(nets.RepVGGDW(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    model.append(trained(nets.repvit_head(4, 5)))
+    model.add_module("head", trained(nets.repvit_head(4, 5)))
     fused = fuse(model)
-    assert type(fused[3]) is nn.Linear
+    assert type(fused.head) is nn.Linear
     same(model, fused, images())
 
 

@@ -223,3 +223,10 @@ def test_two_onnx_models_on_images(pipeline: Cli) -> None:
     result = pipeline("verify", ONNX, HALF, "--images", "few.npz", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)[0]["end_to_end"]["samples"] == 3
+
+
+def test_options_without_effect_are_refused(pipeline: Cli) -> None:
+    for arguments in (["--eps", 1e-3], ["ckpt.pth", FUSED, "--model", "ckpt"]):
+        result = pipeline("verify", *arguments)
+        assert result.code == 2
+        assert "has no effect here" in result.err

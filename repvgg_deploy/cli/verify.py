@@ -8,6 +8,7 @@ import click
 
 from . import options
 from .console import print_json, say, spinner, uninterrupted
+from .subject import refuse_options
 
 
 @click.command("verify")
@@ -40,6 +41,10 @@ def command(
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")
+    if files:
+        refuse_options(("model", "engines"), "FILES are named")
+    else:
+        refuse_options(("eps", "family", "ema"), "the current model is read as fuse read it")
     with spinner("verifying") as elapsed:
         with uninterrupted():
             from ..errors import CheckFailed

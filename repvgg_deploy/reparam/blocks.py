@@ -91,6 +91,17 @@ class TrainBlock:
         return below(fused, "weight"), below(fused, "bias")
 
     @property
+    def taken_to_widen(self) -> bool:
+        """Whether its shapes might also be a grouped block's that has an identity without tensors.
+
+        They are taken for those of a dense one with fewer channels in than out, which has none.
+        """
+        assumed = any(not branch.steps for branch in self.family.branches)
+        lacks = all(branch.steps for branch in self.branches)
+        strided = self.family.strided and re.search(self.family.strided, self.path)
+        return assumed and lacks and not strided
+
+    @property
     def has_identity(self) -> bool:
         """Whether a branch passes the input on, channel by channel."""
         return any(branch.kernel_key is None for branch in self.branches)
@@ -162,10 +173,10 @@ def _read_step(state: State, path: str, name: str) -> Step | None:
     if full in state:
         return Step("scale", full)
     weight = state.get(f"{full}.weight")
-    if weight is not None and weight.ndim == 2:
-        return Step("linear", full)
     leaves = [leaf for leaf in BN_LEAVES if f"{full}.{leaf}" in state]
     if weight is not None and not {"running_mean", "running_var"} & set(leaves):
+        if weight.ndim == 2:
+            return Step("linear", full)
         if weight.ndim not in (4, 5):
             reason = f"{name}.weight has shape {tuple(weight.shape)}, not 4 dimensions."
             raise Misfit(path, reason, damaged=True)
@@ -188,7 +199,7 @@ def _with_geometry(
 ) -> TrainBlock:
     kernels = {key: kernel(state, key).shape for b in branches if (key := b.kernel_key)}
     widths = {(shape[0], shape[1]) for shape in kernels.values()}
-    lengths = _norm_lengths(state, branches, outer)
+    before, lengths = _lengths(state, branches, outer)
     out = next(iter(widths))[0] if widths else next(iter(lengths))
     in_per_group = next(iter(widths))[1] if widths else 1
     has_identity = any(branch.steps and branch.kernel_key is None for branch in branches)
@@ -198,35 +209,44 @@ def _with_geometry(
         or len(widths) > 1
         or lengths - {out}
         or (has_identity and out % in_per_group)
+        or any(n % in_per_group or ("linear" in kinds and n != in_per_group) for n in before)
     ):
         raise Misfit(
             path,
             "the shapes of its branches do not fit together (kernels "
-            f"{sorted(map(tuple, kernels.values()))}, batch norms {sorted(lengths)}); "
+            f"{sorted(map(tuple, kernels.values()))}, per channel {sorted(before | lengths)}); "
             "is the file damaged?",
             damaged=True,
         )
     strided = family.strided and re.search(family.strided, path)
-    if in_per_group not in (1, out) or strided:  # an identity needs as many in as out
+    as_wide = has_identity or in_per_group in (1, out)
+    if strided or not as_wide:  # an identity needs as many in as out
         branches = [branch for branch in branches if branch.steps]
     sizes = [(shape[2], shape[3]) for shape in kernels.values()]
-    sizes += [(b.branch.average_pool,) * 2 for b in branches if b.branch.average_pool]
-    largest = max(sizes, default=(1, 1))
+    sizes += [(b.branch.average_pool or 1,) * 2 for b in branches if b.kernel_key is None]
+    largest = (max(h for h, _ in sizes), max(w for _, w in sizes))
     if any((largest[0] - h) % 2 or (largest[1] - w) % 2 for h, w in sizes):
         raise Misfit(path, f"kernels of sizes {sizes} have no common centre.", damaged=False)
     key = next((key for key, shape in kernels.items() if tuple(shape[2:]) == largest), None)
     return TrainBlock(path, family, tuple(branches), outer, out, in_per_group, largest, key)
 
 
-def _norm_lengths(state: State, branches: list[TrainBranch], outer: Step | None) -> set[int]:
-    """Channels of every per-channel operation after a branch's kernel, or without one."""
-    steps = [] if outer is None else [outer]
+def _lengths(
+    state: State, branches: list[TrainBranch], outer: Step | None
+) -> tuple[set[int], set[int]]:
+    """Channels of all that works on each alone: in front of a branch's kernel, and the rest."""
+    before: set[int] = set()
+    after = set() if outer is None else _numbers(state, outer)
     for branch in branches:
         mixing = [place for place, step in enumerate(branch.steps) if step.mixes]
-        steps += branch.steps[mixing[-1] + 1 if mixing else 0 :]
-    keys = [key for step in steps for key in step.keys(state) if _is_per_channel(step, state[key])]
-    return {state[key].numel() for key in keys if not key.endswith("num_batches_tracked")}
+        for place, step in enumerate(branch.steps):
+            (before if mixing and place < mixing[-1] else after).update(_numbers(state, step))
+    return before, after
 
 
-def _is_per_channel(step: Step, tensor: Tensor) -> bool:
-    return step.kind == "norm" or tensor.numel() > 1  # a scale may be one number for all
+def _numbers(state: State, step: Step) -> set[int]:
+    """How many numbers its tensors hold; a scale may be one for all channels."""
+    if step.kind == "scale":
+        return {state[step.name].numel()} - {1}
+    leaves = ("bias",) if step.mixes else BN_LEAVES
+    return {state[key].numel() for leaf in leaves if (key := f"{step.name}.{leaf}") in state}

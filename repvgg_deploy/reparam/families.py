@@ -37,6 +37,14 @@ def _plain_conv(family: str) -> BlockFamily:
     return BlockFamily(family, "Conv", branches, "conv", _YOLO_EPS, tail=("act",), companion=True)
 
 
+def _classifier(block: str, *heads: tuple[str, str]) -> BlockFamily:
+    """RepViT's batch norm and linear layer; of a distilled network's two, the mean counts."""
+    branches = tuple(Branch(head, factor=1 / len(heads)) for head in heads)
+    kind = f"{block} with distillation" if len(heads) > 1 else block
+    there = r"(^|\.)(head|classifier)$"
+    return BlockFamily("repvit", kind, branches, "", where=there, only_there=True)
+
+
 _MOBILEONE = _mobileone("rbr_conv", "rbr_scale", "rbr_skip")
 _TIMM_MOBILEONE = _mobileone("conv_kxk", "conv_scale", "identity")
 
@@ -77,7 +85,12 @@ FAMILIES: tuple[BlockFamily, ...] = (
         note="",
     ),
     replace(
-        _OFFICIAL, family="zcls", fused="", where=r"(^|\.)stage(0|\d+\.\d+)\.0$", training_only=""
+        _OFFICIAL,
+        family="zcls",
+        fused="",
+        where=r"(^|\.)stage(0|\d+\.\d+)\.0$",
+        only_there=True,
+        training_only="",
     ),
     _OFFICIAL,
     replace(
@@ -226,26 +239,14 @@ FAMILIES: tuple[BlockFamily, ...] = (
         (conv_bn("conv", "c", kernel=3), conv_bn("conv1", "c", kernel=1), Branch()),
         "",
     ),
-    BlockFamily(
-        "repvit",
-        "RepVitClassifier with distillation",
-        (
-            Branch(("head.bn", "head.l"), factor=0.5),
-            Branch(("head_dist.bn", "head_dist.l"), factor=0.5),
-        ),
-        "",
+    _classifier("RepVitClassifier", ("head.bn", "head.l"), ("head_dist.bn", "head_dist.l")),
+    _classifier("RepVitClassifier", ("head.bn", "head.l")),
+    _classifier(
+        "Classfier",
+        ("classifier.bn", "classifier.l"),
+        ("classifier_dist.bn", "classifier_dist.l"),
     ),
-    BlockFamily("repvit", "RepVitClassifier", (Branch(("head.bn", "head.l")),), ""),
-    BlockFamily(
-        "repvit",
-        "Classfier with distillation",
-        (
-            Branch(("classifier.bn", "classifier.l"), factor=0.5),
-            Branch(("classifier_dist.bn", "classifier_dist.l"), factor=0.5),
-        ),
-        "",
-    ),
-    BlockFamily("repvit", "Classfier", (Branch(("classifier.bn", "classifier.l")),), ""),
+    _classifier("Classfier", ("classifier.bn", "classifier.l")),
     BlockFamily("repvit", "ConvNorm", (Branch(("c", "bn")),), ""),
     BlockFamily(
         "repopt-vgg",
@@ -276,6 +277,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         eps=1e-5,
         tail=("relu", "post_se"),
         where=r"(^|\.)stage(0|\d\.\d+)$",
+        only_there=True,
         companion=False,
     ),
 )

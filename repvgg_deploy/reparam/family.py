@@ -75,6 +75,8 @@ class BlockFamily:
     tail: tuple[str, ...] = ()
     #: Pattern of the paths where a checkpoint has these blocks, if names alone could mean others.
     where: str = ""
+    #: Elsewhere the same names are other things, and not even ``--family`` makes them blocks.
+    only_there: bool = False
     #: Pattern of the paths of blocks that downsample, and so have no identity whatever their shape.
     strided: str = ""
     #: The code base's own deploy form keeps the branches beside the convolution.

@@ -102,9 +102,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _may_stand(state: State, path: str, family: BlockFamily) -> bool:
-    if family.companion or (
-        family.where and len(family.branches) == 1 and not re.search(family.where, path)
-    ):
+    if family.companion or (family.only_there and not re.search(family.where, path)):
         return False
     stepped = _stepped(family)
     starts = [branch for branch in stepped if not branch.optional] or stepped

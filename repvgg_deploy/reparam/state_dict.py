@@ -60,7 +60,7 @@ def fuse_in_place(
 
     ``eps`` None: each family's own. Branches leave as the convolution comes; pass ``dict(state)``
     to keep the original. With ``overwrite`` a fused kernel takes the memory of the block's largest
-    kernel, so whoever else holds those tensors sees them change.
+    kernel if that goes, so whoever else holds those tensors sees them change.
     """
     unshared = _unshared(state) if overwrite else set()
     for block in blocks:

@@ -42,6 +42,11 @@ def family_lines(blocks: Sequence[BlockCount], reading: Reading) -> list[str]:
             f"{found.family}: {found.count} {found.block}{se}, "
             f"batch-norm eps {found.eps:g} ({source})"
         )
+        if found.taken_to_widen:
+            lines.append(
+                f"note: {found.taken_to_widen} of them are taken for dense blocks that widen, so "
+                "without identity; if they are grouped, fuse the model itself (docs/python.md)"
+            )
         if found.note and reading.family is None:
             lines.append(f"note: {found.note}")
     return lines

@@ -18,13 +18,17 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class BlockCount:
-    """Blocks of one kind. ``with_se`` of them have a squeeze-excitation."""
+    """Blocks of one kind. ``with_se`` of them have a squeeze-excitation.
+
+    ``taken_to_widen`` might as well be grouped blocks with an identity: shapes do not tell.
+    """
 
     family: str
     block: str
     count: int
     eps: float
     with_se: int
+    taken_to_widen: int
     note: str
 
 
@@ -54,8 +58,18 @@ def count_blocks(weights: WeightsFile) -> list[BlockCount]:
     entries = list_blocks(weights)
     counts = Counter((entry.family, entry.block) for entry in entries)
     se = Counter((entry.family, entry.block) for entry in entries if entry.squeeze_excitation)
+    widening = Counter(
+        (b.family.family, b.family.block) for b in weights.blocks if b.taken_to_widen
+    )
     return [
-        BlockCount(*kind, counts[kind], block.eps(weights.reading.eps), se[kind], block.family.note)
+        BlockCount(
+            *kind,
+            count=counts[kind],
+            eps=block.eps(weights.reading.eps),
+            with_se=se[kind],
+            taken_to_widen=widening[kind],
+            note=block.family.note,
+        )
         for kind, block in kinds.items()
     ]
 
@@ -95,7 +109,8 @@ def _entry(weights: WeightsFile, block: TrainBlock) -> BlockEntry:
         branches=len(block.branches),
         kernel=kernel,
         eps=block.eps(weights.reading.eps),
-        squeeze_excitation=bool(tails) and any(key.startswith(tails) for key in state),
+        squeeze_excitation=bool(tails)  # an activation's weights have one dimension
+        and any(key.startswith(tails) and state[key].ndim > 1 for key in state),
         parameters=before,
         parameters_after=prod(kernel)
         + block.out_channels
