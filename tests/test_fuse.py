@@ -376,3 +376,10 @@ def test_a_block_that_cannot_be_folded_is_named(checkpoint: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"ckpt.pth: block stage0: .* variance \+ eps <= 0"):
         fuse_step.fuse_checkpoint(checkpoint, Workspace(tmp_path / "engines"), reading=reading)
     assert not (tmp_path / "engines").exists()
+
+
+def test_a_type_that_safetensors_has_no_place_for(cli: Cli, tmp_path: Path) -> None:
+    state = {f"backbone.{key}": value for key, value in training_state().items()}
+    torch.save({**state, "fft": torch.ones(3, dtype=torch.complex128)}, tmp_path / "ckpt.pth")
+    one_sentence(cli("fuse", "ckpt.pth", "--pth"), "'fft' is of type torch.complex128")
+    assert os.listdir("engines/ckpt") == []

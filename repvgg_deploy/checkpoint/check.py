@@ -11,7 +11,6 @@ from torch import Tensor
 from ..errors import UserError
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_BEYOND_SAFETENSORS = (torch.complex32, torch.complex128)
 
 
 def check_storage(state: Mapping[str, Tensor], path: Path) -> None:
@@ -72,10 +71,9 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _is_storable(tensor: Tensor) -> bool:
     """Dense, with its values in memory as they are."""
-    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_nested or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
         return False
-    return tensor.dtype not in _BEYOND_SAFETENSORS
+    return not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
 
 
 def _unusual(key: str, tensor: Tensor, path: Path) -> UserError:

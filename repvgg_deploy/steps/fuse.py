@@ -59,8 +59,8 @@ def fuse_checkpoint(
     file came from, if not from ``path``. The keys are those of the code base's own deploy form, or
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
     torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
-    proof of a whole network runs on
-    ``images`` (see load_samples), else on made-up inputs of PROOF_SIZE pixels.
+    proof of a whole network runs on ``images`` (see load_samples), else on made-up inputs of
+    PROOF_SIZE pixels.
 
     Raises:
         UserError: the checkpoint or the workspace cannot be used.
@@ -68,8 +68,7 @@ def fuse_checkpoint(
     """
     weights = read_weights(path, reading)
     require_blocks(weights)
-    if images is not None:
-        _check_images_matter(weights)
+    _check_images_matter(weights, images)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks, described = count_blocks(weights), architecture(weights)
@@ -120,7 +119,9 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
     return state, dropped
 
 
-def _check_images_matter(weights: WeightsFile) -> None:
+def _check_images_matter(weights: WeightsFile, images: Path | None) -> None:
+    if images is None:
+        return
     if not weights.blocks:
         raise UserError(f"{weights.path}: is fused already, nothing to prove; leave out --images.")
     if weights.whole is None:
