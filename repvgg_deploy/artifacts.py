@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from . import __version__
 from .errors import UserError
-from .files import sha256_file, whole_file
+from .files import sha256_file, whole_file, whole_files
 
 SCHEMA = 2
 
@@ -145,16 +145,25 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(to_json(data) + "\n")
 
 
-def store(path: Path, write: Callable[[Path], object], describe: Callable[[str], A]) -> A:
-    """Write an artifact and its sidecar, both or neither.
+def store(
+    path: Path,
+    write: Callable[[Path], object],
+    describe: Callable[[str], A],
+    beside: Mapping[Path, Callable[[Path], object]] | None = None,
+) -> A:
+    """Write an artifact, its sidecar and what goes ``beside`` them, all or nothing.
 
-    ``write`` fills the file at the path it is given; ``describe`` makes the artifact's record
-    from the SHA-256 of what was written.
+    ``write`` fills the file at the path it is given, and so does each of ``beside`` for the file
+    it is to become; ``describe`` makes the artifact's record from the SHA-256 of what was written.
     """
-    with whole_file(sidecar_path(path)) as sidecar, whole_file(path) as temporary:
+    others: Mapping[Path, Callable[[Path], object]] = beside or {}
+    with whole_files([path, sidecar_path(path), *others]) as staged:
+        temporary, sidecar = staged[:2]
         write(temporary)
         artifact = describe(sha256_file(temporary))
         sidecar.write_text(to_json({"schema": SCHEMA, **dataclasses.asdict(artifact)}) + "\n")
+        for write_other, other in zip(others.values(), staged[2:], strict=True):
+            write_other(other)
     return artifact
 
 

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,23 +56,42 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
-    make_folder(path.parent)
+    with whole_files([path]) as temporaries:
+        yield temporaries[0]
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As whole_file for several: none is renamed before all are written. Errors in the block are
+    laid to the first."""
+    temporaries: list[Path] = []
+    at = paths[0]
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
+        for at in paths:
+            temporaries.append(_temporary(at))
+        at = paths[0]
+        yield temporaries
+        for at, temporary in zip(paths, temporaries, strict=True):
+            if at.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())
+        for at, temporary in zip(paths, temporaries, strict=True):
+            temporary.replace(at)
     except OSError as error:
-        raise write_error(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise write_error(path, error) from error
+        raise write_error(at, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new, empty file beside ``path``."""
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,17 @@ class ModelFolder:
     def read_fused(self) -> FusedArtifact:
         """The fused network's sidecar, checked against its bytes."""
         return read_sidecar(self.fused, FusedArtifact)
+
+    def remove_stale_copies(self, fresh: Collection[Path]) -> None:
+        """Copies of the fused weights that an earlier run made; the weights may be others now."""
+        for path in {self.fused_pth, self.fused_pkl}.difference(fresh):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{path}: holds the weights of an earlier run and cannot be removed "
+                    f"({error.strerror}); remove it yourself."
+                ) from error
 
 
 @dataclass(frozen=True)

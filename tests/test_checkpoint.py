@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import random
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +19,7 @@ from torch import nn
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
+from repvgg_deploy.steps.weights import read_weights
 
 from .helpers import MANIFEST, golden, training_state
 
@@ -44,6 +51,12 @@ def test_golden_files(name: str) -> None:
             "bare state dict, prefix _orig_mod., prefix module.",
         ),
         (lambda s: {"model": {"state_dict": s}}, "model, state_dict"),
+        (lambda s: {"model": s, "ema": None}, "model, its moving average, ema, is empty"),
+        (lambda s: {"model": s, "ema": {}}, "model, its moving average, ema, is empty"),
+        (
+            lambda s: {**s, "epoch": 3, "name": "x"},
+            "bare state dict, without 'epoch', 'name', which hold no tensors",
+        ),
     ],
 )
 def test_wrappers_and_prefixes(tmp_path: Path, wrap: object, wrapper: str) -> None:
@@ -62,6 +75,23 @@ def test_safetensors_and_legacy_torch_files_are_told_by_content(tmp_path: Path) 
         checkpoint = load_checkpoint(tmp_path / name)
         assert torch.equal(checkpoint.state["linear.weight"], state["linear.weight"])
         assert checkpoint.sha256 == sha256_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_bytes(tmp_path: Path, zipped: bool) -> None:
+    """Whatever the damage does to torch's reader, it is told as a sentence."""
+    path, numbers = tmp_path / "x.pth", random.Random(0)
+    torch.save(
+        dict(list(training_state().items())[:8]), path, _use_new_zipfile_serialization=zipped
+    )
+    whole = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(numbers.choice((1, 2, 5))):
+            damaged[numbers.randrange(len(whole))] = numbers.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(UserError):
+            read_weights(path)
 
 
 class Bomb:
@@ -111,6 +141,12 @@ def write_bad_file(kind: str, path: Path) -> None:
         torch.save(state, path)
     elif kind == "unknown wrapper":
         torch.save({"weights": state, "step": 5}, path)
+    elif kind == "average in other form":
+        torch.save({"model": state, "ema": {"decay": 0.9, "shadow": state}}, path)
+    elif kind == "average alone, in other form":
+        torch.save({"ema": {"decay": 0.9, "shadow": state}}, path)
+    elif kind == "list beside tensors":
+        torch.save({**state, "names": ["cat", "dog"]}, path)
     elif kind == "a tensor":
         torch.save(state["linear.weight"], path)
     elif kind == "holds itself":
@@ -119,6 +155,19 @@ def write_bad_file(kind: str, path: Path) -> None:
         torch.save(content, path)
     elif kind == "empty tensor":
         state["stage1.0.rbr_1x1.conv.weight"] = torch.empty(4, 0, 1, 1)
+        torch.save(state, path)
+    elif kind == "a zip's first bytes":
+        path.write_bytes(b"PK and garbage")
+    elif kind == "one byte":
+        path.write_bytes(b"\x80")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "escape codes":
+        save_file({**state, "a\x1b[31m\nError: b": torch.ones(1)}, path)
+    elif kind == "expanded tensor":
+        torch.save({**state, "linear.weight": torch.zeros(1).expand(3 * 10**9)}, path)
+    elif kind == "empty statistics":
+        state["stage1.0.rbr_1x1.bn.running_mean"] = torch.empty(0)
         torch.save(state, path)
     elif kind == "empty dict":
         torch.save({}, path)
@@ -146,9 +195,20 @@ BAD_FILES = {
     "infinity": "'linear.bias' holds NaN or infinity",
     "negative variance": "'stage1.0.rbr_1x1.bn.running_var' holds a negative variance",
     **dict.fromkeys(UNUSUAL, "'linear.weight' is a sparse, quantized, complex"),
+    "complex": "linear.weight is of type torch.complex64; save the weights as floats",
     "unknown wrapper": r"no state dict found \(its keys: 'weights', 'step'\)",
+    "average in other form": r"'ema', holds no state dict \(its keys: 'decay', 'shadow'\); take "
+    "the weights themselves with --no-ema",
+    "average alone, in other form": r"no state dict found \(its keys: 'decay', 'shadow'\)",
+    "list beside tensors": r"holds 'names' beside the tensors of a state dict; save it without",
     "holds itself": r"no state dict found \(its keys: 'model'\)",
     "empty tensor": r"'stage1.0.rbr_1x1.conv.weight' is empty, of shape \(4, 0, 1, 1\)",
+    "a zip's first bytes": "truncated or damaged",
+    "one byte": "neither a PyTorch checkpoint",
+    "pipe": "is no regular file",
+    "escape codes": r"the name 'a\\x1b\[31m\\nError: b' holds control characters",
+    "expanded tensor": r"'linear.weight' has shape \(3000000000,\), but the file holds only 4",
+    "empty statistics": "shapes of its branches do not fit together",
     "a tensor": "holds a Tensor and no state dict",
     "empty dict": r"no state dict found \(its keys: none\)",
 }
@@ -159,6 +219,34 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
     path = tmp_path / "ckpt.pth"
     write_bad_file(kind, path)
     with pytest.raises(UserError, match=sentence) as error:
-        load_checkpoint(path)
+        read_weights(path)
     assert str(path) in str(error.value)
     assert not (tmp_path / "boom").exists()  # no code of the file has run
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: model,
+        lambda model: {"model": model},
+        lambda model: {"ema": None, "model": model},
+        lambda model: {"ema": model, "model": nn.Conv2d(9, 9, 9)},
+        lambda model: {"state_dict": model.state_dict(), "args": Namespace()},
+        lambda model: {"model": model.state_dict(), "args": Namespace()},
+        lambda model: {"ema": model.state_dict(), "model": {}, "args": Namespace()},
+    ],
+)
+def test_the_lines_that_a_refusal_prints_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrap: Callable[[nn.Module], Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    torch.save(wrap(model), "model.pt")
+    with pytest.raises(UserError, match=r"\((torch.nn|argparse)\.[\w.]+\)") as error:
+        load_checkpoint(Path("model.pt"))
+    sentence, *lines = str(error.value).splitlines()
+    assert sentence.endswith(":")
+    assert len(lines) == 3
+    exec("\n".join(line.strip() for line in lines), {"torch": torch})
+    state = load_checkpoint(Path("state_dict.pth")).state
+    assert state.keys() == model.state_dict().keys()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,26 +17,54 @@ from torch import Tensor
 
 from ..errors import UserError
 
-#: All that an array of numbers in a pickle refers to, as numpy 1 and 2 name it. Nothing here runs
-#: code from the file; arrays of objects are refused when they are turned into tensors.
+_NUMBERS = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: the name of a plain number type."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
+            raise pickle.UnpicklingError(f"an array of {name!r}")
+        self.name = name
+        self.order: Any = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+
+class _Array:
+    """Stands in for numpy.ndarray: what the file says of one, to be checked by ``_as_tensor``."""
+
+    def __init__(self, shape: Any, dtype: Any, data: Any) -> None:
+        self.shape, self.dtype, self.data, self.fortran = shape, dtype, data, False
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+
+class _Reconstruct(_Array):
+    """Stands in for numpy's ``_reconstruct(ndarray, (0,), b"b")``, whose state follows."""
+
+
+#: All that an array of numbers in a pickle refers to, as numpy 1 and 2 name it. A file can set the
+#: state of what it makes, and with that of a real dtype or array corrupt memory, so nothing of
+#: numpy's is here.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct,
 }
-# where a pickle says they are; __reduce__ is the public way to numpy's own reconstructors
-_ALLOWED.update(
-    ((package + ".multiarray", "_reconstruct"), np.zeros(1).__reduce__()[0])
-    for package in ("numpy.core", "numpy._core")
-)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Finds numpy's array constructors and nothing else (pickle docs, "Restricting Globals")."""
+    """Finds those stand-ins and nothing else (pickle docs, "Restricting Globals")."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            raise pickle.UnpicklingError(repr(f"{module}.{name}"))
         return _ALLOWED[module, name]
 
 
@@ -63,9 +93,19 @@ def read_numpy_pickle(path: Path) -> Any:
 def _as_tensors(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {key: _as_tensors(value) for key, value in content.items()}
-    if isinstance(content, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(content).reshape(content.shape))
-    return content
+    return _as_tensor(content) if isinstance(content, _Array) else content
+
+
+def _as_tensor(array: _Array) -> Tensor:
+    """The array in memory of its own; ValueError where its bytes are not what its shape takes."""
+    name = array.dtype if isinstance(array.dtype, _Dtype) else _Dtype(array.dtype)
+    dtype = np.dtype(name.name).newbyteorder(name.order)
+    if prod(array.shape) * dtype.itemsize != len(array.data):
+        raise ValueError("the bytes of an array do not fill its shape")
+    order: Literal["C", "F"] = "F" if array.fortran else "C"
+    values = np.ndarray(array.shape, dtype, bytearray(array.data), order=order)
+    native = values.astype(dtype.newbyteorder("="), order="C", copy=False)
+    return torch.from_numpy(native)
 
 
 class _ArrayPickler(pickle.Pickler):

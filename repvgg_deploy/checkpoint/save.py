@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import UserError
 from .numpy_pickle import numpy_pickle
 
 
@@ -19,6 +20,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        UserError: safetensors has no place for a tensor's type.
     """
     if suffix == ".safetensors":
         _save_safetensors(path, dict(state))
@@ -36,6 +38,13 @@ def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
         if code is None:
             raise
         raise OSError(int(code[1]), str(error)) from error
+    except KeyError as error:  # its table of types lacks this one
+        dtype = error.args[0]
+        key = next(key for key, tensor in state.items() if tensor.dtype == dtype)
+        raise UserError(
+            f"{key!r} is of type {dtype}, which this version of safetensors cannot store; convert "
+            "it in the checkpoint and fuse that."
+        ) from error
 
 
 def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,41 +30,66 @@ def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str,
     Raises:
         UserError: no state dict under any known wrapper, or no moving average where one was asked.
     """
-    opened: list[str] = []
-    while not _is_state_dict(content):
-        name = _known_wrapper(content, ema)
-        if name is None or len(opened) == DEEPEST:  # a hostile file may hold itself
-            raise UserError(f"{path}: {_unknown(content)}")
-        opened.append(name)
-        content = content[name]
+    found, opened = _open(content, ema)
+    if not _is_state_dict(found):
+        raise UserError(f"{path}: {_refusal(content, found, opened, ema)}")
     averaged = any(name in EMA for name in opened)
     if ema and not averaged:
         raise UserError(
             f"{path}: holds no moving average (none of {', '.join(EMA)}); leave out --ema."
         )
-    state = {key: value.detach() for key, value in content.items()}
+    state = {key: value.detach() for key, value in found.items() if isinstance(value, Tensor)}
     held = opened or ["bare state dict"]
     if averaged and ema is None:
         held.append("the moving average, which is what gets deployed; --no-ema takes the other")
+    if ema is None and (empty := _empty_average(content)):
+        held.append(f"its moving average, {empty}, is empty")
+    if others := [key for key in found if key not in state]:
+        held.append(f"without {_listed(others)}, which hold no tensors")
     for prefix in _prefixes(state):
         held.append(f"prefix {prefix}")
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state, ", ".join(held)
 
 
+def _open(content: Any, ema: bool | None) -> tuple[Any, list[str]]:
+    """The innermost content behind known wrappers, and their names."""
+    opened: list[str] = []
+    while not _is_state_dict(content):
+        name = _known_wrapper(content, ema)
+        if name is None or len(opened) == DEEPEST:  # a hostile file may hold itself
+            break
+        opened.append(name)
+        content = content[name]
+    return content, opened
+
+
 def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and len(content) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    )
+    """Tensors by name; beside them there may be a few plain values, an epoch for example."""
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return False
+    others = [value for value in content.values() if not isinstance(value, Tensor)]
+    plain = all(value is None or isinstance(value, (int, float, str)) for value in others)
+    return plain and 2 * len(others) < len(content)
 
 
 def _known_wrapper(content: Any, ema: bool | None) -> str | None:
     if not isinstance(content, Mapping):
         return None
     names = RAW if ema is False else (*EMA, *RAW)
-    return next((name for name in names if isinstance(content.get(name), Mapping)), None)
+    return next((n for n in names if isinstance(content.get(n), Mapping) and content[n]), None)
+
+
+def _empty_average(content: Any) -> str | None:
+    """The name under which a file has a place for an average and nothing in it."""
+    if not isinstance(content, Mapping):
+        return None
+    nothing = [name for name in EMA if name in content and _is_nothing(content[name])]
+    return nothing[0] if nothing else None
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and not value)
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
@@ -76,9 +101,29 @@ def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
     return found
 
 
-def _unknown(content: Any) -> str:
+def _refusal(content: Any, found: Any, opened: list[str], ema: bool | None) -> str:
+    if ema is None and opened and _is_state_dict(_open(content, False)[0]):
+        average = next(name for name in opened if name in EMA)
+        return (
+            f"its moving average, {average!r}, holds no state dict (its keys: {_keys(found)}); "
+            "take the weights themselves with --no-ema."
+        )
     advice = f"save it bare or under one of {', '.join(WRAPPERS)}"
-    if isinstance(content, Mapping):
-        keys = ", ".join(map(repr, list(content)[:6])) or "none"
-        return f"no state dict found (its keys: {keys}); {advice}."
-    return f"holds a {type(content).__name__} and no state dict; {advice}."
+    if not isinstance(found, Mapping):
+        return f"holds a {type(found).__name__} and no state dict; {advice}."
+    others = [key for key, value in found.items() if not isinstance(value, Tensor)]
+    if 2 * len(others) < len(found):
+        return f"holds {_listed(others)} beside the tensors of a state dict; save it without."
+    return f"no state dict found (its keys: {_keys(found)}); {advice}."
+
+
+def _keys(content: Any) -> str:
+    """The first keys of what may hold some."""
+    keys = list(content)[:6] if isinstance(content, Mapping) else []
+    return ", ".join(map(repr, keys)) or "none"
+
+
+def _listed(keys: list[Any]) -> str:
+    """The first keys, and how many there are beyond."""
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(map(repr, keys[:3])) + more

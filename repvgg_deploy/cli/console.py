@@ -14,7 +14,12 @@ import click
 
 def say(line: str) -> None:
     """A line for the human."""
-    click.echo(line, err=True)
+    click.echo(visible(line), err=True)
+
+
+def visible(text: str) -> str:
+    """Escape codes that a file has in its names are shown, not sent to the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def print_json(data: Any) -> None:

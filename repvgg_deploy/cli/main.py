@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from ..errors import UserError
+from .console import say
 
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
 COMMANDS = ("fuse", "inspect", "verify", "export", "bench", "models", "doctor", "demo")
@@ -70,5 +71,5 @@ def main() -> None:
         click.echo(f"Error: the system refused: {error}.", err=True)
         sys.exit(1)
     except UserError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         sys.exit(error.exit_code)

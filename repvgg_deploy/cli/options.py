@@ -27,6 +27,21 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
+class Eps(click.ParamType[float]):
+    """What batch norm adds to a variance: above 0 and up to 1, which ``nan`` is not."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= 1:
+            self.fail(f"{value!r} is no number above 0 and up to 1.", param, ctx)
+        return number
+
+
 class ImageSize(click.ParamType[tuple[int, int]]):
     """``224`` or ``HEIGHTxWIDTH`` as (height, width)."""
 
@@ -110,7 +125,7 @@ allow_costlier = click.option(
 )
 eps = click.option(
     "--eps",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Eps(),
     help="Batch norm's eps, which no checkpoint holds. [default: the family's own]",
 )
 family = click.option(

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .blocks import BN_LEAVES, State, Step, TrainBlock, TrainBranch, kernel
-from .linear import LinearConv
+from .linear import LinearConv, NotOneConv
 
 #: Output channels folded at once: they are independent, so a block's float64 working copies need
 #: never be larger than this many rows of it. Rows of small kernels are taken more at a time.
@@ -29,6 +30,9 @@ def fold_block(
     They have ``dtype``, by default that of the block's kernel but float32 at least, and the shapes
     that the block's own tensors have. The kernel is written to ``out`` where given, which may be
     the block's own largest kernel.
+
+    Raises:
+        UserError: the branches are no single convolution; does not name the file.
     """
     own = None if block.kernel_key is None else state[block.kernel_key]
     dtype = dtype or torch.promote_types(torch.float32, _first(state, block).dtype)
@@ -40,7 +44,10 @@ def fold_block(
     rows_at_once = max(ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // per_row)
     for start in range(0, block.out_channels, rows_at_once):
         rows = slice(start, min(start + rows_at_once, block.out_channels))
-        conv = _fold_rows(state, block, eps, rows)
+        try:
+            conv = _fold_rows(state, block, eps, rows)
+        except NotOneConv as reason:
+            raise UserError(f"block {block.path}: cannot be folded: {reason}.") from reason
         flat[rows], bias[rows] = conv.kernel.to(dtype), conv.bias.to(dtype)
     return weight, bias.view(_bias_shape(state, block))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ..artifacts import FusedArtifact, Source, store
-from ..checkpoint.load import is_finite
+from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
 from ..errors import CheckFailed, UserError
-from ..files import whole_file
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
@@ -58,8 +58,9 @@ def fuse_checkpoint(
     ``name`` defaults to the checkpoint's file name without its ending; ``origin`` says where the
     file came from, if not from ``path``. The keys are those of the code base's own deploy form, or
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
-    torch.load as well; MegEngine's come back as a pickle too. The proof of a whole network runs on
-    ``images`` (see load_samples), else on made-up inputs of PROOF_SIZE pixels.
+    torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
+    proof of a whole network runs on ``images`` (see load_samples), else on made-up inputs of
+    PROOF_SIZE pixels.
 
     Raises:
         UserError: the checkpoint or the workspace cannot be used.
@@ -67,25 +68,18 @@ def fuse_checkpoint(
     """
     weights = read_weights(path, reading)
     require_blocks(weights)
-    if images is not None:
-        _check_images_matter(weights)
+    _check_images_matter(weights, images)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks, described = count_blocks(weights), architecture(weights)
-    state = dict(checkpoint.state) if prove else checkpoint.state
-    dropped = training_only(weights)
-    for key in dropped:
-        del state[key]
-    fuse_in_place(state, weights.blocks, reading.eps, overwrite=not prove)
-    if checkpoint.kind == "numpy pickle":
-        _shape_biases_as_megengine(state, weights)
-    _check_overflow(state, weights)
+    state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
     if form == "ours" and whole is not None:
         state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
 
-    files = _write_copies(folder, state, pth, checkpoint.kind == "numpy pickle")
+    paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
+    copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
     fused = {key: tensor.contiguous() for key, tensor in state.items()}
     artifact = store(
         folder.fused,
@@ -101,12 +95,33 @@ def fuse_checkpoint(
             spec=None if whole is None else whole.spec.to_dict(),
             proof=None if proof is None else proof.to_dict(),
         ),
+        copies,
     )
+    folder.remove_stale_copies(paths)
     workspace.set_current(folder)
-    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *files])
+    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
 
 
-def _check_images_matter(weights: WeightsFile) -> None:
+def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """The deploy form's tensors, and the keys of those left out as only training needs them."""
+    state = weights.checkpoint.state
+    state = state if overwrite else dict(state)
+    dropped = training_only(weights)
+    for key in dropped:
+        del state[key]
+    try:
+        fuse_in_place(state, weights.blocks, weights.reading.eps, overwrite=overwrite)
+    except UserError as error:
+        raise UserError(f"{weights.path}: {error}") from error
+    if weights.checkpoint.kind == "numpy pickle":
+        _shape_biases_as_megengine(state, weights)
+    _check_overflow(state, weights)
+    return state, dropped
+
+
+def _check_images_matter(weights: WeightsFile, images: Path | None) -> None:
+    if images is None:
+        return
     if not weights.blocks:
         raise UserError(f"{weights.path}: is fused already, nothing to prove; leave out --images.")
     if weights.whole is None:
@@ -169,14 +184,3 @@ def _prove_network(
 
     ours = {whole.layout.our_key(key): tensor for key, tensor in fused.items()}
     return prove_fusion(whole.build(), build(ours, whole.spec, "deploy"), samples, device, fold)
-
-
-def _write_copies(
-    folder: ModelFolder, state: Mapping[str, Tensor], pth: bool, megengine: bool
-) -> list[Path]:
-    """The same weights for torch.load and for MegEngine."""
-    paths = [folder.fused_pth] * pth + [folder.fused_pkl] * megengine
-    for path in paths:
-        with whole_file(path) as temporary:
-            save_state(temporary, state, path.suffix)
-    return paths

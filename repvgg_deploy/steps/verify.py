@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..artifacts import FusedArtifact
 from ..checkpoint.hub import fetch, parse_hub
@@ -177,11 +178,17 @@ def _verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch
     changed = []
     for key in sorted((set(before) | set(after)) - folded - fused):
         training_only = any(re.search(pattern, key) for pattern in patterns)
-        same = key in before and key in after and torch.equal(before[key], after[key])
+        same = key in before and key in after and _equal(before[key], after[key])
         if not same and not (training_only and key not in after):
             changed.append(key)
     proof = prove_blocks(before, after, reference.blocks, device, reference.reading.eps)
     return Verdict(reference.path, candidate.path, None, proof, str(device), tuple(changed))
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Equal in numbers, or to the bit, as NaN is to itself."""
+    bits = (tensor.flatten().contiguous().view(torch.uint8) for tensor in (first, second))
+    return torch.equal(first, second) or (first.dtype == second.dtype and torch.equal(*bits))
 
 
 def _verify_onnx(

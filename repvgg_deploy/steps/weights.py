@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..checkpoint.check import check_values
 from ..checkpoint.load import Checkpoint, load_checkpoint
 from ..data.samples import load_samples
 from ..equivalence.samples import probe_inputs
@@ -115,6 +116,9 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
         whole, partial = _whole_network(checkpoint.state, found.blocks, reading)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    state = checkpoint.state
+    used = list(state) if whole else [key for block in found.blocks for key in block.keys(state)]
+    check_values(state, used, path)
     return WeightsFile(checkpoint, reading, found.blocks, found.left, whole, partial)
 
 
