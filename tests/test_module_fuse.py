@@ -249,10 +249,18 @@ def test_compiled_models(inplace: bool) -> None:
     assert ran, "an old graph ran"
     same(original, fused, images(3))
     model = trained(nets.RepVGG())
-    model.compile(backend="eager")
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    model.compile(backend=backend)
     model(images(3))
     fused = fuse(model, inplace=inplace)
     assert torch.allclose(fused(images(3)), expected, atol=1e-4)
+    assert graphs[0].count("batch_norm") > 0
+    assert [graph.count("batch_norm") for graph in graphs[1:]] == ([0] if inplace else [])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.distributed's own

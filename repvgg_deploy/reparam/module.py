@@ -149,8 +149,7 @@ def _copy(model: nn.Module) -> nn.Module:
 
 
 def _renew_wrappers(model: nn.Module) -> None:
-    """What holds on to old parameters or old code lets go of them."""
+    """What holds on to old parameters lets go of them; compiled code sees the change itself."""
     for module in model.modules():
-        vars(module).pop("_compiled_call_impl", None)
         if isinstance(module, DistributedDataParallel):
             module.__setstate__(module.__getstate__())  # type: ignore[no-untyped-call]
