@@ -82,14 +82,14 @@ def fuse_modules(
     """As :func:`fuse`, but what was fused and what was left comes back instead of warnings."""
     if not isinstance(model, nn.Module):
         raise UserError(f"fuse takes a torch.nn.Module, not a {type(model).__name__}.")
-    candidates, strangers = find_modules(model, families)
-    _refuse_training(candidates)
+    search = find_modules(model, families)
+    _refuse_training(search.candidates)
     if not inplace:
         model = _copy(model)
-        candidates, strangers = find_modules(model, families)
+        search = find_modules(model, families)
     fused: list[FusedModule] = []
-    left = [LeftModule(path, reason) for path, reason in strangers.items()]
-    for candidate in candidates:
+    left = [LeftModule(path, reason) for path, reason in search.left.items()]
+    for candidate in search.candidates:
         path = candidate.paths[0]
         if any(_inside(path, done) for one in fused for done in one.paths):
             continue
@@ -106,8 +106,6 @@ def _fuse_one(candidate: Candidate) -> FusedModule:
     module, family = candidate.module, candidate.family
     if candidate.obstacle is not None:
         raise NotOneConv(candidate.obstacle)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise NotOneConv("it is a TorchScript module; fuse it before scripting")
     if "forward" in vars(module):
         raise NotOneConv("its forward was replaced on the instance")
     tensors = (*module.parameters(), *module.buffers())
