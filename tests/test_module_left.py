@@ -233,12 +233,14 @@ def test_an_activation_without_effect_is_left_out() -> None:
 
 
 def test_a_forward_that_cannot_be_run() -> None:
-    class Two(RepVGGBlock):
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            return super().forward(x + y)
+    class Square(RepVGGBlock):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] != x.shape[3]:
+                raise ValueError("squares only")
+            return super().forward(x)
 
-    (left,) = fuse_modules(trained(Two(4, 4))).left
-    assert "could not be run" in left.reason
+    (left,) = fuse_modules(trained(Square(4, 4))).left
+    assert "could not be run on (2, 4, 7, 8): squares only" in left.reason
 
 
 def test_sequential_convolutions_are_not_branches() -> None:

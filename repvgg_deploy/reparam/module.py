@@ -15,8 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import UserError
 from .family import BlockFamily
 from .geometry import NotOneConv, Pair
-from .module_find import Candidate, find_modules
+from .module_candidate import Candidate
+from .module_find import find_modules
 from .module_fold import fold_candidate
+from .module_obstacles import hooks
 from .module_swap import become, build_layer, check_forward
 
 
@@ -85,8 +87,11 @@ def fuse_modules(
     search = find_modules(model, families)
     _refuse_training(search.candidates)
     if not inplace:
+        obstacles = {candidate.paths[0]: candidate.obstacle for candidate in search.candidates}
         model = _copy(model)
         search = find_modules(model, families)
+        for candidate in search.candidates:  # hooks on tensors are not copied
+            candidate.obstacle = candidate.obstacle or obstacles.get(candidate.paths[0])
     fused: list[FusedModule] = []
     left = [LeftModule(path, reason) for path, reason in search.left.items()]
     for candidate in search.candidates:
@@ -106,13 +111,14 @@ def _fuse_one(candidate: Candidate) -> FusedModule:
     module, family = candidate.module, candidate.family
     if candidate.obstacle is not None:
         raise NotOneConv(candidate.obstacle)
-    if "forward" in vars(module):
-        raise NotOneConv("its forward was replaced on the instance")
     tensors = (*module.parameters(), *module.buffers())
     if len({tensor.device for tensor in tensors}) > 1:
         raise NotOneConv("its tensors are on several devices")
     folded = fold_candidate(candidate)
     tail = {name: candidate.tail[name] for name in check_forward(candidate, folded)}
+    for name in candidate.tail.keys() - tail.keys():
+        if obstacle := next(hooks(name, candidate.tail[name]), None):
+            raise NotOneConv(obstacle)
     become(module, build_layer(candidate, folded), family.fused, tail)
     conv = folded.conv
     paths = tuple(candidate.paths)
