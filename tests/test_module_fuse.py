@@ -225,6 +225,29 @@ def test_a_block_used_twice_is_fused_once_and_still_shared() -> None:
     same(model, fusion.model, images())
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_block_inside_another_that_is_used_elsewhere_too(first: bool) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            mixer = nets.RepMixer(4)
+            self.before = mixer.mixer if first else nn.Identity()
+            self.mixer = mixer
+            self.after = mixer.mixer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(self.mixer(self.before(x)))
+
+    model = trained(Shared())
+    fusion = fuse_modules(model)
+    assert not fusion.left
+    alias = ("before", "after") if first else ("after",)
+    assert sorted(one.paths for one in fusion.fused) == sorted([("mixer",), alias])
+    assert fusion.fused[0].path == ("before" if first else "mixer")
+    assert convolutions(fusion.model) == 2
+    same(model, fusion.model, images())
+
+
 def test_wrappers_stay() -> None:
     model = trained(nets.RepVGG())
     parallel = fuse(nn.DataParallel(model))

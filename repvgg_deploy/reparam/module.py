@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from .blocks import below
 from .family import BlockFamily
 from .geometry import NotOneConv, Pair
 from .module_candidate import Candidate
@@ -94,20 +96,28 @@ def fuse_modules(
             candidate.obstacle = candidate.obstacle or obstacles.get(candidate.paths[0])
     fused: list[FusedModule] = []
     left = [LeftModule(path, reason) for path, reason in search.left.items()]
-    for candidate in search.candidates:
-        path = candidate.paths[0]
-        if any(_inside(path, done) for one in fused for done in one.paths):
+    for candidate in sorted(search.candidates, key=_depth):  # no block before one that holds it
+        within = {done for one in fused for done in one.paths}
+        paths = [path for path in candidate.paths if not _is_within(path, within)]
+        if not paths:
             continue
         try:
-            fused.append(_fuse_one(candidate))
+            fused.append(_fuse_one(candidate, paths))
         except NotOneConv as obstacle:
-            left.append(LeftModule(path, str(obstacle)))
+            left.append(LeftModule(paths[0], str(obstacle)))
+    places = [path for candidate in search.candidates for path in candidate.paths]
+    fused.sort(key=lambda one: places.index(one.path))
     if fused:
         _renew_wrappers(model)
     return ModuleFusion(model, tuple(fused), tuple(left))
 
 
-def _fuse_one(candidate: Candidate) -> FusedModule:
+def _depth(candidate: Candidate) -> int:
+    """Of its deepest place, which is below those of every block around it."""
+    return max(len(path.split(".")) if path else 0 for path in candidate.paths)
+
+
+def _fuse_one(candidate: Candidate, paths: list[str]) -> FusedModule:
     module, family = candidate.module, candidate.family
     if candidate.obstacle is not None:
         raise NotOneConv(candidate.obstacle)
@@ -121,12 +131,12 @@ def _fuse_one(candidate: Candidate) -> FusedModule:
             raise NotOneConv(obstacle)
     become(module, build_layer(candidate, folded), family.fused, tail)
     conv = folded.conv
-    paths = tuple(candidate.paths)
-    return FusedModule(paths, family.family, family.block, conv.kernel_size, conv.groups)
+    return FusedModule(tuple(paths), family.family, family.block, conv.kernel_size, conv.groups)
 
 
-def _inside(path: str, outer: str) -> bool:
-    return not outer or path == outer or path.startswith(f"{outer}.")
+def _is_within(path: str, blocks: set[str]) -> bool:
+    outer = accumulate(path.split("."), below)
+    return "" in blocks or not blocks.isdisjoint(outer)
 
 
 def _refuse_training(candidates: Sequence[Candidate]) -> None:
