@@ -18,6 +18,7 @@ from .blocks import below
 from .family import BlockFamily
 from .geometry import NotOneConv, Pair
 from .module_candidate import Candidate
+from .module_families import checked
 from .module_find import find_modules
 from .module_fold import fold_candidate
 from .module_obstacles import hooks
@@ -70,7 +71,8 @@ def fuse(
     model itself; ``families`` describes blocks that the family table does not know.
 
     Raises:
-        UserError: a block is in training mode, or the model cannot be copied.
+        UserError: a block is in training mode, the model cannot be copied, or a family is
+            described so that it can be no block.
     """
     fusion = fuse_modules(model, inplace=inplace, families=families)
     for left in fusion.left:
@@ -86,6 +88,7 @@ def fuse_modules(
     """As :func:`fuse`, but what was fused and what was left comes back instead of warnings."""
     if not isinstance(model, nn.Module):
         raise UserError(f"fuse takes a torch.nn.Module, not a {type(model).__name__}.")
+    families = checked(families)
     search = find_modules(model, families)
     _refuse_training(search.candidates)
     if not inplace:
