@@ -13,7 +13,7 @@ from repvgg_deploy.reparam.families import FAMILIES
 from repvgg_deploy.reparam.module_families import checked
 
 from . import module_nets as nets
-from .module_nets import trained
+from .module_nets import RepVGGBlock, trained
 
 
 class Mine(nn.Module):
@@ -73,3 +73,40 @@ def test_families_that_describe_no_block(name: str) -> None:
 
 def test_the_table_itself_passes() -> None:
     assert checked(FAMILIES) == FAMILIES
+
+
+def test_a_family_that_matches_nothing_is_named() -> None:
+    typo = mine(branches=(conv_bn("bigg"), conv_bn("small")))
+    model = trained(nn.Sequential(Mine(), RepVGGBlock(4, 4)))
+    message = "family 'mine' matched nothing; no module has all of bigg.conv, bigg.bn, small.conv"
+    with pytest.warns(UserWarning, match=message) as warned:
+        fused = fuse(model, families=[typo])
+    assert len(warned) == 1
+    assert type(fused[0]) is Mine
+    fusion = fuse_modules(model, families=[typo, mine()])
+    assert len(fusion.fused) == 2
+    assert len(fusion.notes) == 1
+    assert message in str(fusion)
+
+
+def test_a_family_whose_blocks_are_left_has_matched() -> None:
+    model = trained(nn.Sequential(Mine()))
+    model[0].small.conv.padding_mode = "reflect"
+    fusion = fuse_modules(model, families=[mine()])
+    assert len(fusion.left) == 1
+    assert not fusion.notes
+    nn.utils.parametrizations.weight_norm(model[0].big.conv)
+    fusion = fuse_modules(model, families=[mine()])
+    assert fusion.left[0].reason.startswith("big.conv is parametrized")
+    assert not fusion.notes
+
+
+def test_a_model_without_any_block() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with pytest.warns(
+        UserWarning, match="no known block found; docs/python.md shows how"
+    ) as warned:
+        fuse(model)
+    assert len(warned) == 1
+    fused = fuse(trained(RepVGGBlock(4, 4)))
+    assert not fuse_modules(fused).notes, "nothing is left to do"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,10 +19,10 @@ from .family import BlockFamily
 from .geometry import NotOneConv, Pair
 from .module_candidate import Candidate
 from .module_families import checked
-from .module_find import find_modules
+from .module_find import Search, find_modules
 from .module_fold import fold_candidate
 from .module_obstacles import hooks
-from .module_swap import become, build_layer, check_forward
+from .module_swap import FusedBlock, become, build_layer, check_forward
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ class ModuleFusion:
     model: nn.Module
     fused: tuple[FusedModule, ...]
     left: tuple[LeftModule, ...]
+    #: What was looked for and is not there at all.
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{len(self.fused)} blocks fused, {len(self.left)} left"]
+        lines = [f"{len(self.fused)} blocks fused, {len(self.left)} left", *self.notes]
         lines += [f"left {left.path or 'the root'}: {left.reason}" for left in self.left]
         return "\n".join(lines)
 
@@ -67,8 +69,9 @@ def fuse(
 ) -> nn.Module:
     """A copy of ``model`` in which every re-parameterizable block is one convolution.
 
-    A UserWarning names every block that had to be left, with the reason. ``inplace`` changes the
-    model itself; ``families`` describes blocks that the family table does not know.
+    A UserWarning names every block that had to be left, with the reason, and says so where there
+    is no block at all. ``inplace`` changes the model itself; ``families`` describes blocks that the
+    family table does not know.
 
     Raises:
         UserError: a block is in training mode, the model cannot be copied, or a family is
@@ -78,6 +81,8 @@ def fuse(
     for left in fusion.left:
         text = f"repvgg_deploy.fuse left {left.path or 'the root'} as it was: {left.reason}"
         warnings.warn(text, UserWarning, stacklevel=2)
+    for note in fusion.notes:
+        warnings.warn(f"repvgg_deploy.fuse: {note}", UserWarning, stacklevel=2)
     return fusion.model
 
 
@@ -112,7 +117,16 @@ def fuse_modules(
     fused.sort(key=lambda one: places.index(one.path))
     if fused:
         _renew_wrappers(model)
-    return ModuleFusion(model, tuple(fused), tuple(left))
+    return ModuleFusion(model, tuple(fused), tuple(left), tuple(_notes(model, search)))
+
+
+def _notes(model: nn.Module, search: Search) -> Iterator[str]:
+    for family in search.unmatched:
+        names = ", ".join(step for branch in family.branches for step in branch.steps)
+        yield f"family {family.family!r} matched nothing; no module has all of {names}"
+    is_fused = any(isinstance(module, FusedBlock) for module in model.modules())
+    if not (search.candidates or search.left or is_fused):
+        yield "no known block found; docs/python.md shows how to describe your own"
 
 
 def _depth(candidate: Candidate) -> int:
