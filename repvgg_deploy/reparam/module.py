@@ -174,8 +174,9 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # whatever a stranger's __deepcopy__ may raise
+        why = str(error).partition(". ")[0] or type(error).__name__
         raise UserError(
-            f"the model cannot be copied ({error}); pass inplace=True to change it itself."
+            f"the model cannot be copied ({why}); pass inplace=True to change it itself."
         ) from error
 
 
