@@ -225,6 +225,29 @@ def test_a_block_used_twice_is_fused_once_and_still_shared() -> None:
     same(model, fusion.model, images())
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_block_inside_another_that_is_used_elsewhere_too(first: bool) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            mixer = nets.RepMixer(4)
+            self.before = mixer.mixer if first else nn.Identity()
+            self.mixer = mixer
+            self.after = mixer.mixer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(self.mixer(self.before(x)))
+
+    model = trained(Shared())
+    fusion = fuse_modules(model)
+    assert not fusion.left
+    alias = ("before", "after") if first else ("after",)
+    assert sorted(one.paths for one in fusion.fused) == sorted([("mixer",), alias])
+    assert fusion.fused[0].path == ("before" if first else "mixer")
+    assert convolutions(fusion.model) == 2
+    same(model, fusion.model, images())
+
+
 def test_wrappers_stay() -> None:
     model = trained(nets.RepVGG())
     parallel = fuse(nn.DataParallel(model))
@@ -249,10 +272,18 @@ def test_compiled_models(inplace: bool) -> None:
     assert ran, "an old graph ran"
     same(original, fused, images(3))
     model = trained(nets.RepVGG())
-    model.compile(backend="eager")
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    model.compile(backend=backend)
     model(images(3))
     fused = fuse(model, inplace=inplace)
     assert torch.allclose(fused(images(3)), expected, atol=1e-4)
+    assert graphs[0].count("batch_norm") > 0
+    assert [graph.count("batch_norm") for graph in graphs[1:]] == ([0] if inplace else [])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.distributed's own
@@ -307,8 +338,9 @@ def test_nothing_to_fuse_is_no_error() -> None:
     fusion = fuse_modules(model.train())
     assert not fusion.fused
     assert not fusion.left
-    assert str(fusion) == "0 blocks fused, 0 left"
-    assert type(fuse(nn.ReLU())) is nn.ReLU
+    assert str(fusion).startswith("0 blocks fused, 0 left\nno known block found")
+    with pytest.warns(UserWarning, match="no known block found"):
+        assert type(fuse(nn.ReLU())) is nn.ReLU
 
 
 def test_a_block_described_by_the_user() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from threading import Lock
 from types import MethodType
 
 import pytest
@@ -233,12 +234,14 @@ def test_an_activation_without_effect_is_left_out() -> None:
 
 
 def test_a_forward_that_cannot_be_run() -> None:
-    class Two(RepVGGBlock):
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            return super().forward(x + y)
+    class Square(RepVGGBlock):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] != x.shape[3]:
+                raise ValueError("squares only")
+            return super().forward(x)
 
-    (left,) = fuse_modules(trained(Two(4, 4))).left
-    assert "could not be run" in left.reason
+    (left,) = fuse_modules(trained(Square(4, 4))).left
+    assert "could not be run on (2, 4, 7, 8): squares only" in left.reason
 
 
 def test_sequential_convolutions_are_not_branches() -> None:
@@ -305,12 +308,29 @@ def test_ordinary_networks_give_no_noise() -> None:
         assert not fusion.left
 
 
-def test_a_model_that_cannot_be_copied() -> None:
+class Uncopied:
+    def __deepcopy__(self, memo: object) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("what", ["history", "generator", "lock", "own"])
+def test_a_model_that_cannot_be_copied(what: str) -> None:
     model = trained(nn.Sequential(RepVGGBlock(4, 4)))
-    model.kept = model(torch.zeros(1, 4, 4, 4))  # a tensor with a history
-    with pytest.raises(UserError, match=r"cannot be copied.*inplace=True"):
+    why, model.kept = {
+        "history": (
+            "Only Tensors created explicitly.* at the moment",
+            model(torch.zeros(1, 4, 4, 4)),
+        ),
+        "generator": ("cannot pickle 'generator' object", (i for i in range(3))),
+        "lock": ("cannot pickle '_thread.lock' object", Lock()),
+        "own": ("NotImplementedError", Uncopied()),
+    }[what]
+    message = rf"cannot be copied \({why}\); pass inplace=True to change it itself\.$"
+    with pytest.raises(UserError, match=message):
         fuse(model)
+    assert type(model[0]) is RepVGGBlock
     assert fuse(model, inplace=True) is model
+    assert type(model[0]) is not RepVGGBlock
 
 
 def test_not_a_module() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repvgg_deploy import UserError, fuse, prove_modules
+from repvgg_deploy import UserError, fuse, fuse_modules, prove_modules
 
 from . import module_nets as nets
 from .module_nets import RepVGGBlock, trained
@@ -151,3 +151,14 @@ def test_what_cannot_be_proved_is_refused() -> None:
     broken.kept = model(X)
     with pytest.raises(UserError, match="cannot be copied"):
         prove_modules(broken, fused, X)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of torch.jit and of copies
+def test_torchscript_parts_that_fuse_left() -> None:
+    model = trained(nets.RepVGG())
+    model.stage2 = torch.jit.trace(model.stage2, torch.zeros(1, 4, 8, 8))
+    proof = prove_modules(model, fuse_modules(model).model, X)
+    assert proof.passed, proof.failures
+    assert [c.name for c in proof.blocks] == ["stage0", "stage1.0", "stage1.1"]
+    whole = torch.jit.script(trained(nn.Sequential(nn.Conv2d(3, 4, 1))))
+    assert prove_modules(whole, fuse_modules(whole).model, X).passed

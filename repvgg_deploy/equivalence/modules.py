@@ -157,12 +157,17 @@ def _watch(
 
 
 def _changed(original: nn.Module, fused: nn.Module) -> Iterator[str]:
-    """Paths of the modules that are of another type in ``fused``, the outermost only."""
+    """Paths of the modules that are of another type in ``fused``, the outermost only.
+
+    Not of TorchScript modules, which fuse leaves: a copy of a traced one has another type.
+    """
     others = dict(fused.named_modules(remove_duplicate=False))
     done: list[str] = []
     for path, module in original.named_modules():
         inside = any(path.startswith(f"{outer}.") or not outer for outer in done)
-        if not inside and path in others and type(others[path]) is not type(module):
+        other = others.get(path, module)
+        is_script = isinstance(module, torch.jit.ScriptModule)
+        if not inside and not is_script and type(other) is not type(module):
             done.append(path)
             yield path
 
@@ -171,7 +176,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     """Without the wrappers that compute nothing themselves."""
     while True:
         wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        inner = model._modules.get("module" if wrapped else "_orig_mod")
+        inner = dict(model.named_children()).get("module" if wrapped else "_orig_mod")
         if inner is None:
             return model
         model = inner

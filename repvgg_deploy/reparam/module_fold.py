@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from .family import Branch
 from .geometry import Pair
 from .linear import LinearConv, NotOneConv
-from .module_find import Candidate
+from .module_candidate import Candidate
 
 
 @dataclass(frozen=True)

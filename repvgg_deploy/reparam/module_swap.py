@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import NotOneConv
-from .module_find import Candidate
+from .module_candidate import Candidate
 from .module_fold import Folded, exact, kernels
 
 #: A fused block may differ this much in float64 from its own forward, as in equivalence.proof.
