@@ -46,10 +46,10 @@ def find_modules(model: nn.Module, families: Sequence[BlockFamily]) -> Search:
             if reason := hidden_step(tree, path, family):
                 hidden[path] = family, reason
                 break
+            if not _may_stand(tree, path, family):
+                continue
             try:
-                block = (
-                    read_block(tree.state, path, family) if _may_stand(tree, path, family) else None
-                )
+                block = read_block(tree.state, path, family)
             except Misfit as error:
                 misfits.append((module, family, error))
                 continue
