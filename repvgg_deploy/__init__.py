@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from .equivalence.modules import ModuleProof, prove_modules
     from .errors import UserError
     from .reparam.family import BlockFamily, Branch, conv_bn, norm
-    from .reparam.module import FusedModule, LeftModule, ModuleFusion, fuse, fuse_modules
+    from .reparam.modules.fuse import FusedModule, LeftModule, ModuleFusion, fuse, fuse_modules
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BlockFamily": "reparam.family",
     "Branch": "reparam.family",
-    "FusedModule": "reparam.module",
-    "LeftModule": "reparam.module",
-    "ModuleFusion": "reparam.module",
+    "FusedModule": "reparam.modules.fuse",
+    "LeftModule": "reparam.modules.fuse",
+    "ModuleFusion": "reparam.modules.fuse",
     "ModuleProof": "equivalence.modules",
     "UserError": "errors",
     "conv_bn": "reparam.family",
-    "fuse": "reparam.module",
-    "fuse_modules": "reparam.module",
+    "fuse": "reparam.modules.fuse",
+    "fuse_modules": "reparam.modules.fuse",
     "norm": "reparam.family",
     "prove_modules": "equivalence.modules",
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repvgg_deploy import BlockFamily, Branch, UserError, conv_bn, fuse, fuse_modules
 from repvgg_deploy.reparam.families import FAMILIES
-from repvgg_deploy.reparam.module_families import checked
+from repvgg_deploy.reparam.modules.given import checked
 
 from . import module_nets as nets
 from .module_nets import RepVGGBlock, trained

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import repvgg_deploy
 from repvgg_deploy import BlockFamily, conv_bn, fuse, fuse_modules, norm, prove_modules
-from repvgg_deploy.reparam.module_swap import FusedBlock
+from repvgg_deploy.reparam.modules.swap import FusedBlock
 
 from . import module_nets as nets
 from .module_nets import RepVGGBlock, trained

@@ -8,9 +8,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .linear import NotOneConv
-from .module_candidate import Candidate
-from .module_fold import Folded, exact, kernels
+from ..linear import NotOneConv
+from .candidate import Candidate
+from .fold import Folded, exact, kernels
 
 #: A fused block may differ this much in float64 from its own forward, as in equivalence.proof.
 EXACT_LIMIT = 1e-10

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from .module_candidate import Candidate
+from .candidate import Candidate
 
 #: These do nothing in eval mode,
 _IDLE = (nn.Identity, _DropoutNd)

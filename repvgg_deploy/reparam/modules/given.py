@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import UserError
-from .family import BlockFamily, Branch
-from .module_swap import FusedBlock
+from ...errors import UserError
+from ..family import BlockFamily, Branch
+from .swap import FusedBlock
 
 
 def checked(families: object) -> tuple[BlockFamily, ...]:

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from .blocks import BN_LEAVES, below
-from .family import NUMBER, BlockFamily, Branch
+from ..blocks import BN_LEAVES, below
+from ..family import NUMBER, BlockFamily, Branch
 
 #: Names under which wrappers keep what they wrap: LoRA, torch.compile, checkpointing, the rest.
 _WRAPPED = ("base_layer", "_orig_mod", "_checkpoint_wrapped_module", "module")

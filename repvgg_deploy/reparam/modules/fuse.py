@@ -13,16 +13,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import UserError
-from .blocks import below
-from .family import BlockFamily
-from .geometry import NotOneConv, Pair
-from .module_candidate import Candidate
-from .module_families import checked
-from .module_find import Search, find_modules
-from .module_fold import fold_candidate
-from .module_obstacles import hooks
-from .module_swap import FusedBlock, become, build_layer, check_forward
+from ...errors import UserError
+from ..blocks import below
+from ..family import BlockFamily
+from ..geometry import NotOneConv, Pair
+from .candidate import Candidate
+from .find import Search, find_modules
+from .fold import fold_candidate
+from .given import checked
+from .obstacles import hooks
+from .swap import FusedBlock, become, build_layer, check_forward
 
 
 @dataclass(frozen=True)

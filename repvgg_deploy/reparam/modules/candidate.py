@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from .blocks import TrainBlock
-from .family import BlockFamily
+from ..blocks import TrainBlock
+from ..family import BlockFamily
 
 
 @dataclass

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .family import Branch
-from .geometry import Pair
-from .linear import LinearConv, NotOneConv
-from .module_candidate import Candidate
+from ..family import Branch
+from ..geometry import Pair
+from ..linear import LinearConv, NotOneConv
+from .candidate import Candidate
 
 
 @dataclass(frozen=True)

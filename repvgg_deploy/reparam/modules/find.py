@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .blocks import Misfit, TrainBlock, below, read_block
-from .families import FAMILIES
-from .family import NUMBER, BlockFamily, Branch
-from .module_candidate import Candidate
-from .module_obstacles import obstacles
-from .module_tree import Tree, hidden_step, read_tree
+from ..blocks import Misfit, TrainBlock, below, read_block
+from ..families import FAMILIES
+from ..family import NUMBER, BlockFamily, Branch
+from .candidate import Candidate
+from .obstacles import obstacles
+from .tree import Tree, hidden_step, read_tree
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The torch front end: blocks in a model become convolutions, whatever stands around them."""
