@@ -383,3 +383,7 @@ def test_a_type_that_safetensors_has_no_place_for(cli: Cli, tmp_path: Path) -> N
     torch.save({**state, "fft": torch.ones(3, dtype=torch.complex128)}, tmp_path / "ckpt.pth")
     one_sentence(cli("fuse", "ckpt.pth", "--pth"), "'fft' is of type torch.complex128")
     assert os.listdir("engines/ckpt") == []
+
+
+def test_escape_codes_do_not_reach_the_terminal(cli: Cli) -> None:
+    one_sentence(cli("fuse", "a\x1b[31m.pth"), r"a\x1b[31m.pth: no such file")
