@@ -21,7 +21,7 @@ from .console import made, print_json, say, spinner, uninterrupted
 )
 @click.option(
     "--duration",
-    type=options.Seconds(),
+    type=options.SECONDS,
     default=20.0,
     show_default=True,
     help="Seconds for each runtime and batch size; every network runs at least twice.",

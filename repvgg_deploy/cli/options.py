@@ -12,34 +12,24 @@ import click
 LARGEST_SIDE, LARGEST_BATCH = 16_384, 65_536
 
 
-class Seconds(click.ParamType[float]):
-    """A time above 0 and up to a day; ``nan`` and ``inf`` would never be over."""
+class PositiveNumber(click.ParamType[float]):
+    """A number above 0 and up to ``largest``, which ``nan`` and ``inf`` are not."""
 
-    name = "seconds"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds <= 86_400:
-            self.fail(f"{value!r} is no time above 0 and up to 86400 seconds.", param, ctx)
-        return seconds
-
-
-class Eps(click.ParamType[float]):
-    """What batch norm adds to a variance: above 0 and up to 1, which ``nan`` is not."""
-
-    name = "number"
+    def __init__(self, name: str, largest: float, text: str) -> None:
+        self.name, self._largest, self._text = name, largest, text
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         try:
             number = float(value)
         except ValueError:
             number = 0.0
-        if not 0 < number <= 1:
-            self.fail(f"{value!r} is no number above 0 and up to 1.", param, ctx)
+        if not 0 < number <= self._largest:
+            self.fail(f"{value!r} is no {self._text}.", param, ctx)
         return number
+
+
+SECONDS = PositiveNumber("seconds", 86_400, "time above 0 and up to 86400 seconds")
+EPS = PositiveNumber("number", 1, "number above 0 and up to 1")
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):
@@ -125,7 +115,7 @@ allow_costlier = click.option(
 )
 eps = click.option(
     "--eps",
-    type=Eps(),
+    type=EPS,
     help="Batch norm's eps, which no checkpoint holds. [default: the family's own]",
 )
 family = click.option(
