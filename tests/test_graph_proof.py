@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.equivalence.graph_inputs import read_inputs
 from repvgg_deploy.errors import UserError
-from repvgg_deploy.reparam.graph import fuse_graph
+from repvgg_deploy.reparam.graph import fuse_graph, rewrite
 from repvgg_deploy.runners.onnx_reference import OnnxFloat64
 
 from .graphs import HEAD, graph
@@ -123,6 +123,29 @@ def test_a_leaking_bias_is_caught(tmp_path: Path) -> None:
     x = {"x": np.ones((1, 2, 5, 5))}
     assert np.allclose(interior.run(x)["y"], plain.run(x)["y"])
     assert not prove_graphs(right, save(leaking, tmp_path / "b")).passed
+
+
+def test_what_the_optimiser_of_the_runtime_does_is_no_ruler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folded into float16 these weights keep one digit, and ONNX Runtime would fold them too."""
+    generator = np.random.default_rng(0)
+    model = parser.parse_model(
+        f"""{HEAD} g (float16[n,8,h,w] x) => (float16[n,8,h,w] y) {{
+          a = Mul(x, k)  r = Relu(a)  t = Conv<pads=[1,1,1,1]>(r, w)
+          y = BatchNormalization(t, g, z, z, o) }}"""
+    )
+    kernel = 0.02 * generator.standard_normal((8, 8, 3, 3))
+    constants = {"k": 1000, "w": kernel, "g": 8 * [3e-6], "z": 8 * [0], "o": 8 * [1]}
+    for name, values in constants.items():
+        tensor = numpy_helper.from_array(np.asarray(values, np.float16), name)
+        model.graph.initializer.append(tensor)
+    source = save(model, tmp_path / "a.onnx")
+    assert fuse_graph(model).fused == ()
+    monkeypatch.setattr(rewrite, "_LOSS", float("inf"))
+    ruined = fuse_graph(model)
+    assert len(ruined.fused) == 1
+    assert not prove_graphs(source, save(ruined.model, tmp_path / "b.onnx")).passed
 
 
 def many() -> ModelProto:
