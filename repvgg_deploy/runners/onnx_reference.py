@@ -41,7 +41,8 @@ class OnnxFloat64:
         """Outputs by name; float inputs are raised to float64."""
         feed = {name: _double(values) for name, values in inputs.items()}
         try:
-            outputs = self._evaluator.run(None, feed)
+            with np.errstate(all="ignore"):  # what is not finite is told from the outputs
+                outputs = self._evaluator.run(None, feed)
         except Exception as error:
             raise UserError(f"{self._name}: cannot be run in float64: {error}") from error
         assert isinstance(outputs, list)

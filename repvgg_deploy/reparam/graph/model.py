@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from .external import is_external, read_in
+
 
 @dataclass
 class OnnxModel:
@@ -61,11 +63,13 @@ def put_together(model: OnnxModel) -> ModelProto:
 
 def to_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic]:
     """A tensor's numbers, read from its file where they are external."""
-    if tensor.data_location != TensorProto.EXTERNAL:
+    if not is_external(tensor):
         return numpy_helper.to_array(tensor)
     loaded = TensorProto()  # reading fills the message, and the model's own has to stay small
     loaded.CopyFrom(tensor)
-    return numpy_helper.to_array(loaded, str(folder or "."))
+    assert folder is not None
+    read_in(loaded, folder)
+    return numpy_helper.to_array(loaded)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
