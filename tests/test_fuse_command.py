@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from .conftest import Cli
-from .graphs import operators
+from .graphs import graph, operators
 from .helpers import GOLDEN
 from .hub_standin import COMMIT, REPO, StandIn, pointed_at, serve
 
@@ -60,6 +60,18 @@ def test_nothing_to_fuse_is_said(cli: Cli) -> None:
     assert "nothing to fuse; the model stays as it is" in result.err
     assert "unchanged" in result.err
     assert Path("fused.onnx").read_bytes() == source.read_bytes()
+
+
+def test_one_region_is_no_plural(cli: Cli) -> None:
+    onnx.save(graph("t = Conv(x, swap)  y = Mul(t, half)"), "a.onnx")
+    assert "a.onnx: 1 region became one Conv\n" in cli("fuse", "a.onnx", "-o", "b.onnx").err
+
+
+def test_an_old_opset_is_said_of_the_whole_graph(cli: Cli) -> None:
+    head = '<ir_version: 4, opset_import: ["" : 6]>'
+    onnx.save(graph("t = Conv(x, swap)  y = Neg(t)", head=head), "a.onnx")
+    assert "left as it is: opset 6 is too old" in cli("fuse", "a.onnx", "-o", "b.onnx").err
+    assert "stays as it is: opset 6 is too old" in cli("inspect", "a.onnx").out
 
 
 def test_inputs_of_a_graph_come_by_name(cli: Cli) -> None:

@@ -80,6 +80,8 @@ class LinearConv:
     ) -> LinearConv:
         """Batch norm in inference form; all [channels]. Refuses ``var + eps <= 0``."""
         spread = var.double() + eps
+        if bool(spread.isnan().any()):
+            raise NotOneConv("batch norm with a running variance that is not a number")
         if not bool((spread > 0).all()):
             raise NotOneConv("batch norm with running variance + eps <= 0")
         factor = gamma.double() / spread.sqrt()

@@ -126,19 +126,22 @@ class _Rewriter:
 
     def _remove(self, number: int) -> None:
         """Take out a node, and the constants that only it still read."""
-        self._removed.add(number)
-        if number not in self._new:
-            self._gone.update(self._index.nodes[number].output)
-        for name in filter(None, self._index.nodes[number].input):
-            self._reads[name] -= 1
-            unread = not self._reads[name] and name not in self._index.held
-            if not unread or not self._index.is_constant(name):
-                continue
-            if name in self._weights:
-                del self._weights[name]
-                self._gone.add(name)
-            else:
-                self._remove(self._index.producer[name])
+        queue = [number]
+        while queue:
+            number = queue.pop()
+            self._removed.add(number)
+            if number not in self._new:
+                self._gone.update(self._index.nodes[number].output)
+            for name in filter(None, self._index.nodes[number].input):
+                self._reads[name] -= 1
+                unread = not self._reads[name] and name not in self._index.held
+                if not unread or not self._index.is_constant(name):
+                    continue
+                if name in self._weights:
+                    del self._weights[name]
+                    self._gone.add(name)
+                else:
+                    queue.append(self._index.producer[name])
 
     def finish(self) -> None:
         """Put the new list of nodes in place, and forget what was declared of vanished tensors."""
@@ -191,6 +194,7 @@ def _all_names(index: GraphIndex) -> set[str]:
     bodies = [body for node in index.nodes for body in subgraphs(node)]
     for graph in (index.model.graph, *bodies):
         names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
+        names.update(sparse.values.name for sparse in graph.sparse_initializer)
         for node in graph.node:
             names.update((node.name, *node.input, *node.output))
     return names
