@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +149,15 @@ def test_the_hub_out_of_reach(cli: Cli, hub: StandIn, monkeypatch: pytest.Monkey
     assert result.code == 1
     assert "offline" in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_killed_command_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM while the graph is being proved, which takes a while: the temporary folder goes."""
+    output = tmp_path / "out.onnx"
+    command = [sys.executable, "-m", "repvgg_deploy", "fuse", str(MODEL), "-o", str(output)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

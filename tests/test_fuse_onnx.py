@@ -19,6 +19,7 @@ from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.reparam.graph import files as graph_files
 from repvgg_deploy.reparam.graph import rewrite
+from repvgg_deploy.reparam.graph.model import OnnxModel
 from repvgg_deploy.reparam.linear import LinearConv
 from repvgg_deploy.steps import fuse_onnx as fuse_onnx_step
 from repvgg_deploy.steps.fuse_onnx import fuse_onnx
@@ -230,6 +231,48 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="NoSuchOperator"):
         fuse_onnx(tmp_path / "broken.onnx", tmp_path / "fused.onnx")
     assert not (tmp_path / "fused.onnx").exists()
+
+
+def without_output_shape(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def test_what_runs_fuses_although_the_checker_refuses_it(tmp_path: Path) -> None:
+    source = tmp_path / "a.onnx"
+    model = graph("t = Conv(x, swap)  y = Neg(t)")
+    without_output_shape(model)
+    onnx.save(model, source)
+    result = fuse_onnx(source, tmp_path / "b.onnx")
+    assert result.proof is not None
+    assert result.proof.passed
+    with pytest.raises(UserError, match=r"a\.onnx: does not pass .*'shape'.*with the proof"):
+        fuse_onnx(source, tmp_path / "c.onnx", prove=False)
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_what_fusion_breaks_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = fuse_onnx_step.write_model
+
+    def damaged(model: OnnxModel, path: Path, external: bool) -> list[Path]:
+        model.graph.output[0].name = "gone"
+        return write(model, path, external)
+
+    monkeypatch.setattr(fuse_onnx_step, "write_model", damaged)
+    with pytest.raises(CheckFailed, match="fused model does not pass ONNX's own checker"):
+        fuse_onnx(SOURCE, tmp_path / "b.onnx", prove=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_with_too_few_bytes(tmp_path: Path) -> None:
+    model = graph("t = Conv(x, swap)  y = Neg(t)")
+    tensor = next(t for t in model.graph.initializer if t.name == "swap")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), "swap"))
+    tensor.raw_data = tensor.raw_data[:5]
+    source = tmp_path / "a.onnx"
+    onnx.save(model, source)
+    for check in (inspect_onnx, lambda path: prove_graphs(path, path)):
+        with pytest.raises(UserError, match="'swap' holds 5 bytes, and its shape takes 16"):
+            check(source)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

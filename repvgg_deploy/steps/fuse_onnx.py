@@ -101,10 +101,18 @@ def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) ->
 def _prove(
     source: Path, fused: Path, prove: bool, inputs: Arrays | None, ends: list[str]
 ) -> GraphProof | None:
-    try:
-        onnx.checker.check_model(str(fused))
-    except onnx.checker.ValidationError as error:
-        raise UserError(f"{source}: does not pass ONNX's own checker: {error}") from error
+    """The proof, and ONNX's checker, which refuses much that runs: then the proof has to do."""
+    complaint = _complaint(source)
+    if complaint is not None and not prove:
+        raise UserError(
+            f"{source}: does not pass ONNX's own checker ({complaint}); fuse it with the proof, "
+            "which tells whether it runs all the same."
+        )
+    if complaint is None and (broken := _complaint(fused)) is not None:
+        raise CheckFailed(
+            f"{source}: the fused model does not pass ONNX's own checker, so it was not written: "
+            f"{broken}."
+        )
     proof = prove_graphs(source, fused, inputs, ends) if prove else None
     if proof is not None and not proof.passed:
         raise CheckFailed(
@@ -112,3 +120,12 @@ def _prove(
             f"{proof.failures[0]}."
         )
     return proof
+
+
+def _complaint(path: Path) -> str | None:
+    """The first line of what ONNX's checker has against a model."""
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        return str(error).splitlines()[0].rstrip(". ")
+    return None

@@ -72,11 +72,22 @@ def find_place(tensor: TensorProto, folder: Path, model: str) -> Place:
     return Place(location, int(offset), needed)
 
 
+def check_bytes(tensor: TensorProto, model: str) -> None:
+    """UserError where the bytes that a model itself holds are not those of the tensor's shape."""
+    held = len(tensor.raw_data)
+    if tensor.HasField("raw_data") and held != _size(tensor):
+        raise UserError(
+            f"{model}: the tensor {tensor.name!r} holds {held} bytes, and its shape takes "
+            f"{_size(tensor)}; export the model again."
+        )
+
+
 def _size(tensor: TensorProto) -> int:
-    """Bytes that a tensor takes; 0 for types that have no bytes of their own (strings)."""
+    """Bytes that a tensor takes; 0 for types that have none of their own (strings, unknown)."""
     count: int = prod(tensor.dims)
     kind = tensor.data_type
-    if kind in (TensorProto.STRING, TensorProto.UNDEFINED):
+    sized = set(TensorProto.DataType.values()) - {TensorProto.STRING, TensorProto.UNDEFINED}
+    if kind not in sized:
         return 0
     if shared := _PER_BYTE.get(TensorProto.DataType.Name(kind)):
         return -(-count // shared)

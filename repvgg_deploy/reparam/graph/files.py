@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto
 
 from ...errors import UserError
 from ...files import sha256_file
-from .external import find_place, is_external, move_out, name_file, read_in
+from .external import check_bytes, find_place, is_external, move_out, name_file, read_in
 from .model import OnnxModel, inner_tensors, take_apart
 
 #: A protobuf message holds less than 2 GiB; from here on weights go into a file beside the model.
@@ -24,8 +24,8 @@ def read_proto(path: Path) -> ModelProto:
     """The model of a file, external data left where it is.
 
     Raises:
-        UserError: no such file, not an ONNX model, or external data that is missing, too short or
-            outside the model's folder.
+        UserError: no such file, not an ONNX model, a tensor of too few bytes, or external data that
+            is missing, too short or outside the model's folder.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the path of an ONNX model.")
@@ -40,6 +40,8 @@ def read_proto(path: Path) -> ModelProto:
     for tensor in (*model.graph.initializer, *inner_tensors(model)):
         if is_external(tensor):
             find_place(tensor, path.parent, str(path))
+        else:
+            check_bytes(tensor, str(path))
     return model
 
 
