@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from repvgg_deploy import artifacts
-from repvgg_deploy.artifacts import FusedOnnxArtifact, read_sidecar
+from repvgg_deploy.artifacts import FusedOnnxArtifact, read_sidecar, sidecar_path
 from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.files import sha256_file
@@ -24,6 +24,7 @@ from repvgg_deploy.reparam.linear import LinearConv
 from repvgg_deploy.steps import fuse_onnx as fuse_onnx_step
 from repvgg_deploy.steps.fuse_onnx import fuse_onnx
 from repvgg_deploy.steps.inspect import inspect_onnx
+from repvgg_deploy.steps.verify import verify_pair
 
 from .graphs import graph, operators
 from .helpers import GOLDEN
@@ -86,6 +87,29 @@ def test_an_unfaithful_result_is_not_written(
     with pytest.raises(CheckFailed, match="is not faithful, so it was not written"):
         fuse_onnx(SOURCE, tmp_path / "fused.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_that_no_output_shows_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the region makes is multiplied by zero: only the tensor at its end tells."""
+    source = tmp_path / "a.onnx"
+    onnx.save(
+        graph("t = Conv(x, swap)  u = Mul(t, half)  r = Relu(u)  z = Mul(r, zero)  y = Add(z, x)"),
+        source,
+    )
+    right = fuse_onnx(source, tmp_path / "b.onnx")
+    assert right.proof is not None
+    assert [part.name for part in right.proof.regions] == ["u"]
+    fold = rewrite._fold
+    monkeypatch.setattr(rewrite, "_fold", lambda *given: fold(*given) + fold(*given))
+    with pytest.raises(CheckFailed, match="not written: u: "):
+        fuse_onnx(source, tmp_path / "c.onnx")
+    wrong = fuse_onnx(source, tmp_path / "c.onnx", prove=False)
+    assert prove_graphs(source, tmp_path / "c.onnx").passed  # outputs alone
+    assert verify_pair(source, tmp_path / "c.onnx").failures  # its sidecar tells where to look
+    sidecar_path(wrong.files[0]).unlink()
+    assert not verify_pair(source, tmp_path / "c.onnx").failures
 
 
 def test_costlier_regions_when_asked(tmp_path: Path) -> None:
@@ -233,19 +257,32 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "fused.onnx").exists()
 
 
+def unsorted(model: ModelProto) -> None:
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[::-1])
+
+
 def without_output_shape(model: ModelProto) -> None:
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
 
-def test_what_runs_fuses_although_the_checker_refuses_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [unsorted, without_output_shape])
+def test_what_runs_fuses_although_the_checker_refuses_it(
+    tmp_path: Path, change: Callable[[ModelProto], None]
+) -> None:
     source = tmp_path / "a.onnx"
-    model = graph("t = Conv(x, swap)  y = Neg(t)")
-    without_output_shape(model)
+    model = graph("t = Conv(x, swap)  z = Neg(t)", output="z")
+    change(model)
+    model.graph.node.add(op_type="Conv", input=["z", "swap"], output=["u"])
+    model.graph.node.add(op_type="Neg", input=["u"], output=["y"])
+    model.graph.output[0].name = "y"
     onnx.save(model, source)
     result = fuse_onnx(source, tmp_path / "b.onnx")
+    assert len(result.fused) >= 1
     assert result.proof is not None
     assert result.proof.passed
-    with pytest.raises(UserError, match=r"a\.onnx: does not pass .*'shape'.*with the proof"):
+    with pytest.raises(UserError, match=r"a\.onnx: does not pass ONNX.*; fuse it with the proof"):
         fuse_onnx(source, tmp_path / "c.onnx", prove=False)
     assert not (tmp_path / "c.onnx").exists()
 
@@ -297,9 +334,9 @@ def test_links_inside_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("offset", "abc", "bytes from abc on"),
-        ("offset", "-5", "bytes from -5 on"),
-        ("length", "7", "is said to be 7 bytes .* and it takes 2304 bytes"),
+        ("offset", "abc", "start at byte 'abc'"),
+        ("offset", "-5", "start at byte '-5'"),
+        ("length", "7", "is said to be 7 bytes, and it takes 2304"),
         ("location", "weights\0.bin", "outside the model's folder"),
     ],
 )

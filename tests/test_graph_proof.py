@@ -15,6 +15,7 @@ from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.equivalence.graph_inputs import read_inputs
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.reparam.graph import GraphFusion, fuse_graph, rewrite
+from repvgg_deploy.runners.onnx_errors import in_words
 from repvgg_deploy.runners.onnx_reference import OnnxFloat64
 
 from .graphs import HEAD, graph
@@ -372,6 +373,34 @@ def test_float64_convolution_pads_as_onnx_says(auto_pad: str, stride: int, dilat
     x = generator.standard_normal((1, 2, 8, 7))
     (expected,) = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})
     np.testing.assert_allclose(OnnxFloat64(model).run({"x": x})["y"], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: x\n"
+            " index: 1 Got: 3 Expected: 2",
+            "Got invalid dimensions for input: x index: 1 Got: 3 Expected: 2",
+        ),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while "
+            "running Add node. Name:'y' Status Message: /src/core/element_wise_ops.h:540 void "
+            "onnxruntime::Broadcaster::Append(ptrdiff_t, ptrdiff_t) axis == 1 || axis == largest "
+            "was false. Attempting to broadcast an axis by 3.",
+            "Non-zero status code returned while running Add node. Name:'y' Status Message: "
+            "Attempting to broadcast an axis by 3.",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /src/session.cc:12 T onnxruntime::Get(const C&, int) "
+            "[with T = std::vector<int>; C = A<B>] no such kernel",
+            "no such kernel",
+        ),
+        ("x" * 400, "x" * 300 + "..."),
+    ],
+)
+def test_messages_of_the_runtime_in_words(said: str, words: str) -> None:
+    assert in_words(Exception(said)) == words
 
 
 def test_models_that_float64_cannot_run() -> None:

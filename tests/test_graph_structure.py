@@ -206,4 +206,4 @@ def test_weights_that_are_no_numbers() -> None:
         if tensor.name == "k":
             values = np.full((1, 2, 1, 1), np.nan, np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, "k"))
-    assert fuse_graph(model).left[0].reason == "the weights hold NaN or infinity"
+    assert fuse_graph(model).left[0].reason == "the folded weights hold NaN or infinity"

@@ -85,7 +85,7 @@ def prove_graphs(
     inner = [name for name in regions if name not in outputs]
     own = _in_rounds(_session(reference, old, inner), rounds)
     result = _in_rounds(_session(candidate, new, inner), rounds)
-    truth = _in_rounds(OnnxFloat64(_expose(load_model(reference), inner)), rounds)
+    truth = _in_rounds(OnnxFloat64(_expose(load_model(reference), inner), str(reference)), rounds)
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
         _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)

@@ -25,7 +25,8 @@ def fuse_graph(
     they did. ``folder`` is where the model's external data lies; what is not fused stays there.
 
     Raises:
-        UserError: the model has external data, and ``folder`` does not say where.
+        UserError: the model has external data, and ``folder`` does not say where; or its nodes
+            form a circle.
     """
     if folder is None and any(map(is_external, (*model.graph.initializer, *inner_tensors(model)))):
         raise UserError("the weights of this model lie in files; say with folder= where.")

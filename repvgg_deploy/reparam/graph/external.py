@@ -56,10 +56,15 @@ def find_place(tensor: TensorProto, folder: Path, model: str) -> Place:
         )
     needed = _size(tensor)
     offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
-    if not offset.isdecimal() or length != str(needed):
+    if not offset.isdecimal():
         raise UserError(
-            f"{model}: the data of {tensor.name!r} is said to be {length} bytes from {offset} on, "
-            f"and it takes {needed} bytes; export the model again."
+            f"{model}: the data of {tensor.name!r} is said to start at byte {offset!r}; export the "
+            "model again."
+        )
+    if length != str(needed):
+        raise UserError(
+            f"{model}: the data of {tensor.name!r} is said to be {length} bytes, and it takes "
+            f"{needed}; export the model again."
         )
     file = folder / location
     if not file.is_file():

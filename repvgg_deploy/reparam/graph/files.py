@@ -58,12 +58,15 @@ def read_model(path: Path) -> OnnxModel:
     """A model to fuse; its memory is the weights once, or less where they are external.
 
     Raises:
-        UserError: as :func:`read_proto`, or training information.
+        UserError: as :func:`read_proto`, training information, or nodes in a circle.
     """
     model = read_proto(path)
     if model.training_info:
         raise UserError(f"{path}: holds training information; export the model for inference.")
-    return take_apart(model, path.parent)
+    try:
+        return take_apart(model, path.parent)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def data_files(model: OnnxModel) -> set[Path]:

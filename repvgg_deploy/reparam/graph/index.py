@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, checker, helper
 
 from ..geometry import NotOneConv
-from .model import OnnxModel, is_standard, subgraphs, to_array
+from .model import OnnxModel, is_standard, outer_names, to_array
 
 #: Operators that the fusion looks into; what is malformed among them is left alone.
 READ = {
@@ -124,15 +124,6 @@ class GraphIndex:
             return to_array(self._tensor(name), self.model.folder).astype(np.float64)
         except (ValueError, TypeError, KeyError) as error:
             raise NotOneConv(f"the constant {name!r} cannot be read as numbers") from error
-
-
-def outer_names(node: NodeProto) -> set[str]:
-    """Names that a node's subgraphs mention; those of outer tensors are among them."""
-    names: set[str] = set()
-    for body in subgraphs(node):
-        names.update(name for inner in body.node for name in inner.input)
-        names.update(output.name for output in body.output)
-    return names - {""}
 
 
 def describe(node: NodeProto) -> str:

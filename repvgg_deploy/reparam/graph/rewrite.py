@@ -167,7 +167,7 @@ def _cast(conv: LinearConv, dtype: type[np.floating[Any]]) -> tuple[Weights, Wei
     """
     exact, offset = conv.kernel.numpy(), conv.bias.numpy()
     if not (np.isfinite(exact).all() and np.isfinite(offset).all()):
-        raise NotOneConv("the weights hold NaN or infinity")
+        raise NotOneConv("the folded weights hold NaN or infinity")
     with np.errstate(over="ignore"):
         kernel, bias = exact.astype(dtype), offset.astype(dtype)
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
