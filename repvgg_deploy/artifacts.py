@@ -95,7 +95,8 @@ class EngineArtifact:
 
 @dataclass(frozen=True)
 class FusedOnnxArtifact:
-    """A fused ONNX graph. ``data`` names the files beside it that hold its large weights.
+    """A fused ONNX graph. ``data`` maps the files beside it that hold its large weights to their
+    SHA-256.
 
     ``fused`` and ``left`` are the regions that became one Conv, and those that did not and why.
     """
@@ -103,7 +104,7 @@ class FusedOnnxArtifact:
     file: str
     sha256: str
     source: Source
-    data: list[str]
+    data: dict[str, str]
     fused: list[dict[str, Any]]
     left: list[dict[str, Any]]
     proof: dict[str, Any] | None

@@ -23,6 +23,11 @@ _CAUSES = {
 }
 
 
+def is_onnx(path: Path) -> bool:
+    """ONNX models are told by their ending, which some systems write in capitals."""
+    return path.suffix.lower() == ".onnx"
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, parser
 
@@ -69,3 +71,19 @@ def operators(model: ModelProto) -> dict[str, int]:
 
 def weights(model: ModelProto) -> dict[str, NDArray[np.float64]]:
     return {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
+
+
+def save(model: ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def many() -> ModelProto:
+    """Two inputs, one with a fixed size; a float, a bool, an integer and a scalar output."""
+    return parser.parse_model(
+        f"""{HEAD} g (float[n,2,h,w] x, float[3] s) =>
+        (float[n,2,h,w] y, bool[n,2,h,w] p, int64[n,1,h,w] a, float q)
+        <float[2,2,1,1] k = {{0, 1, 1, 0}}, float c = {{3}}, float z = {{0}}> {{
+          t = Conv(x, k)  y = Mul(t, c)  p = Greater(y, z)  a = ArgMax<axis=1>(y)
+          q = ReduceSum<keepdims=0>(s) }}"""
+    )

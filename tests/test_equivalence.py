@@ -52,6 +52,17 @@ def test_a_reference_without_error_counts_as_one_rounding() -> None:
     assert result.passed
 
 
+@pytest.mark.parametrize("where", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reference_that_is_not_finite_proves_nothing(where: int, value: float) -> None:
+    """Divided by infinity, any error would be small."""
+    arrays = [np.array([[1.0, 2.0]]) for _ in range(3)]
+    arrays[where][0, 0] = value
+    result = compare("x", *arrays)
+    assert not result.passed
+    assert "reference's own output holds NaN or infinity" in result.reason
+
+
 def test_a_small_channel_is_judged_by_its_own_size() -> None:
     """An error of 100 % in a channel that is 1000 times quieter than the others is seen."""
     truth = np.ones((4, 8))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import onnx
 import pytest
 
 from .conftest import Cli
-from .graphs import operators
+from .graphs import graph, operators
 from .helpers import GOLDEN
 from .hub_standin import COMMIT, REPO, StandIn, pointed_at, serve
 
@@ -60,6 +64,18 @@ def test_nothing_to_fuse_is_said(cli: Cli) -> None:
     assert "nothing to fuse; the model stays as it is" in result.err
     assert "unchanged" in result.err
     assert Path("fused.onnx").read_bytes() == source.read_bytes()
+
+
+def test_one_region_is_no_plural(cli: Cli) -> None:
+    onnx.save(graph("t = Conv(x, swap)  y = Mul(t, half)"), "a.onnx")
+    assert "a.onnx: 1 region became one Conv\n" in cli("fuse", "a.onnx", "-o", "b.onnx").err
+
+
+def test_an_old_opset_is_said_of_the_whole_graph(cli: Cli) -> None:
+    head = '<ir_version: 4, opset_import: ["" : 6]>'
+    onnx.save(graph("t = Conv(x, swap)  y = Neg(t)", head=head), "a.onnx")
+    assert "left as it is: opset 6 is too old" in cli("fuse", "a.onnx", "-o", "b.onnx").err
+    assert "stays as it is: opset 6 is too old" in cli("inspect", "a.onnx").out
 
 
 def test_inputs_of_a_graph_come_by_name(cli: Cli) -> None:
@@ -133,3 +149,15 @@ def test_the_hub_out_of_reach(cli: Cli, hub: StandIn, monkeypatch: pytest.Monkey
     assert result.code == 1
     assert "offline" in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_killed_command_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM while the graph is being proved, which takes a while: the temporary folder goes."""
+    output = tmp_path / "out.onnx"
+    command = [sys.executable, "-m", "repvgg_deploy", "fuse", str(MODEL), "-o", str(output)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

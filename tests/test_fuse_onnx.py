@@ -12,21 +12,22 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from repvgg_deploy.artifacts import FusedOnnxArtifact, read_sidecar
+from repvgg_deploy.artifacts import FusedOnnxArtifact, read_sidecar, sidecar_path
 from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.files import sha256_file
-from repvgg_deploy.reparam.graph import files as graph_files
 from repvgg_deploy.reparam.graph import rewrite
+from repvgg_deploy.reparam.graph.model import OnnxModel
 from repvgg_deploy.reparam.linear import LinearConv
+from repvgg_deploy.steps import fuse_onnx as fuse_onnx_step
 from repvgg_deploy.steps.fuse_onnx import fuse_onnx
 from repvgg_deploy.steps.inspect import inspect_onnx
+from repvgg_deploy.steps.verify import verify_pair
 
 from .graphs import graph, operators
 from .helpers import GOLDEN
 
 SOURCE = GOLDEN / "official_plain.bn.onnx"
-BODY = "t = Conv(x, big)  u = Mul(t, half)  r = Relu(u)  y = Conv(r, other)"
 
 
 def test_a_fused_file_and_its_sidecar(tmp_path: Path) -> None:
@@ -85,116 +86,35 @@ def test_an_unfaithful_result_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fault_that_no_output_shows_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the region makes is multiplied by zero: only the tensor at its end tells."""
+    source = tmp_path / "a.onnx"
+    onnx.save(
+        graph("t = Conv(x, swap)  u = Mul(t, half)  r = Relu(u)  z = Mul(r, zero)  y = Add(z, x)"),
+        source,
+    )
+    right = fuse_onnx(source, tmp_path / "b.onnx")
+    assert right.proof is not None
+    assert [part.name for part in right.proof.regions] == ["u"]
+    fold = rewrite._fold
+    monkeypatch.setattr(rewrite, "_fold", lambda *given: fold(*given) + fold(*given))
+    with pytest.raises(CheckFailed, match="not written: u: "):
+        fuse_onnx(source, tmp_path / "c.onnx")
+    wrong = fuse_onnx(source, tmp_path / "c.onnx", prove=False)
+    assert prove_graphs(source, tmp_path / "c.onnx").passed  # outputs alone
+    assert verify_pair(source, tmp_path / "c.onnx").failures  # its sidecar tells where to look
+    sidecar_path(wrong.files[0]).unlink()
+    assert not verify_pair(source, tmp_path / "c.onnx").failures
+
+
 def test_costlier_regions_when_asked(tmp_path: Path) -> None:
     source = tmp_path / "a.onnx"
     onnx.save(graph("t = Conv<group=2>(x, deep)  y = Conv(t, swap)"), source)
     assert inspect_onnx(source).fused == ()
     assert len(inspect_onnx(source, allow_costlier=True).fused) == 1
     assert len(fuse_onnx(source, tmp_path / "b.onnx", allow_costlier=True).fused) == 1
-
-
-def external_model(folder: Path, change: Callable[[ModelProto], None] | None = None) -> Path:
-    """A model whose weights of 32 x 2 x 3 x 3 lie in weights.bin."""
-    folder.mkdir(exist_ok=True)
-    generator = np.random.default_rng(0)
-    model = graph(BODY)
-    for name, shape in (("big", (32, 2, 3, 3)), ("other", (8, 32, 1, 1))):
-        values = generator.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, name))
-    path = folder / "model.onnx"
-    onnx.save(
-        model, path, save_as_external_data=True, location="weights.bin", size_threshold=512,
-        convert_attribute=True,
-    )  # fmt: skip
-    if change is not None:
-        model = onnx.load(path, load_external_data=False)
-        change(model)
-        onnx.save(model, path)
-    return path
-
-
-def test_external_data_stays_external(tmp_path: Path) -> None:
-    source = external_model(tmp_path / "from")
-    output = tmp_path / "to" / "fused.onnx"
-    result = fuse_onnx(source, output)
-    data = output.with_name("fused.onnx.data")
-    assert result.files == (output, data)
-    assert result.artifact is not None
-    assert result.artifact.data == ["fused.onnx.data"]
-    assert output.stat().st_size < data.stat().st_size
-    onnx.checker.check_model(str(output))
-    weights = {t.name: t for t in onnx.load(output).graph.initializer}
-    before = {t.name: t for t in onnx.load(source).graph.initializer}
-    np.testing.assert_array_equal(*(numpy_helper.to_array(w["other"]) for w in (weights, before)))
-    folded = numpy_helper.to_array(before["big"]) * np.float32(0.5)
-    np.testing.assert_array_equal(numpy_helper.to_array(weights["u.weight"]), folded)
-    assert prove_graphs(source, output).passed
-
-
-def test_a_message_too_large_gets_a_data_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graph_files, "LARGEST_MESSAGE", 100_000)
-    output = tmp_path / "fused.onnx"
-    result = fuse_onnx(SOURCE, output)
-    assert len(result.files) == 2
-    assert output.stat().st_size < 100_000
-    assert prove_graphs(SOURCE, output).passed
-
-
-def test_float_data_and_constants_move_out_too(tmp_path: Path) -> None:
-    """Weights as lists of floats, and an external tensor in a Constant node."""
-    source = external_model(tmp_path / "from")
-    model = onnx.load(source, load_external_data=False)
-    tensors = {t.name: t for t in model.graph.initializer}
-    kernel = onnx.NodeProto(op_type="Constant", output=["other"])
-    kernel.attribute.append(onnx.helper.make_attribute("value", tensors["other"]))
-    kept = [t for t in model.graph.initializer if t.name != "other"]
-    plain = onnx.helper.make_tensor("plain", 1, [300], np.arange(300.0).tolist())
-    del model.graph.initializer[:]
-    model.graph.initializer.extend([*kept, plain])
-    model.graph.node.insert(0, kernel)
-    onnx.save(model, source)
-    output = tmp_path / "to" / "fused.onnx"
-    fuse_onnx(source, output)
-    assert prove_graphs(source, output).passed
-    written = {t.name: t for t in onnx.load(output).graph.initializer}
-    assert numpy_helper.to_array(written["plain"]).tolist() == list(range(300))
-
-
-def relocate(where: str) -> Callable[[ModelProto], None]:
-    def change(model: ModelProto) -> None:
-        for tensor in model.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    entry.value = where
-
-    return change
-
-
-@pytest.mark.parametrize("where", ["../weights.bin", "/etc/passwd", ""])
-def test_data_outside_the_folder_is_refused(tmp_path: Path, where: str) -> None:
-    source = external_model(tmp_path / "from", relocate(where))
-    (tmp_path / "weights.bin").write_bytes(bytes(10_000))
-    with pytest.raises(UserError, match="outside the model's folder"):
-        fuse_onnx(source, tmp_path / "fused.onnx")
-
-
-def test_damaged_external_data(tmp_path: Path) -> None:
-    source = external_model(tmp_path / "from")
-    data = source.with_name("weights.bin")
-    content = data.read_bytes()
-    data.write_bytes(content[:100])
-    with pytest.raises(UserError, match=r"weights\.bin ends before the data of"):
-        fuse_onnx(source, tmp_path / "fused.onnx")
-    data.unlink()
-    with pytest.raises(UserError, match=r"its data file weights\.bin is missing"):
-        fuse_onnx(source, tmp_path / "fused.onnx")
-    other = tmp_path / "other.bin"
-    other.write_bytes(content)
-    data.symlink_to(other)
-    with pytest.raises(UserError, match="outside the model's folder"):
-        fuse_onnx(source, tmp_path / "fused.onnx")
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
@@ -228,6 +148,61 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="NoSuchOperator"):
         fuse_onnx(tmp_path / "broken.onnx", tmp_path / "fused.onnx")
     assert not (tmp_path / "fused.onnx").exists()
+
+
+def unsorted(model: ModelProto) -> None:
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[::-1])
+
+
+def without_output_shape(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+@pytest.mark.parametrize("change", [unsorted, without_output_shape])
+def test_what_runs_fuses_although_the_checker_refuses_it(
+    tmp_path: Path, change: Callable[[ModelProto], None]
+) -> None:
+    source = tmp_path / "a.onnx"
+    model = graph("t = Conv(x, swap)  z = Neg(t)", output="z")
+    change(model)
+    model.graph.node.add(op_type="Conv", input=["z", "swap"], output=["u"])
+    model.graph.node.add(op_type="Neg", input=["u"], output=["y"])
+    model.graph.output[0].name = "y"
+    onnx.save(model, source)
+    result = fuse_onnx(source, tmp_path / "b.onnx")
+    assert len(result.fused) >= 1
+    assert result.proof is not None
+    assert result.proof.passed
+    with pytest.raises(UserError, match=r"a\.onnx: does not pass ONNX.*; fuse it with the proof"):
+        fuse_onnx(source, tmp_path / "c.onnx", prove=False)
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_what_fusion_breaks_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = fuse_onnx_step.write_model
+
+    def damaged(model: OnnxModel, path: Path, external: bool) -> list[Path]:
+        model.graph.output[0].name = "gone"
+        return write(model, path, external)
+
+    monkeypatch.setattr(fuse_onnx_step, "write_model", damaged)
+    with pytest.raises(CheckFailed, match="fused model does not pass ONNX's own checker"):
+        fuse_onnx(SOURCE, tmp_path / "b.onnx", prove=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_with_too_few_bytes(tmp_path: Path) -> None:
+    model = graph("t = Conv(x, swap)  y = Neg(t)")
+    tensor = next(t for t in model.graph.initializer if t.name == "swap")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), "swap"))
+    tensor.raw_data = tensor.raw_data[:5]
+    source = tmp_path / "a.onnx"
+    onnx.save(model, source)
+    for check in (inspect_onnx, lambda path: prove_graphs(path, path)):
+        with pytest.raises(UserError, match="'swap' holds 5 bytes, and its shape takes 16"):
+            check(source)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

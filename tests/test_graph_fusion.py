@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import parser
 
 from repvgg_deploy.reparam.graph import fuse_graph
 
-from .graphs import HEAD, fuse, graph, operators, weights
+from .graphs import HEAD, assert_same, fuse, graph, operators, weights
 
 BN = "BatchNormalization<epsilon: float = 1.0>"
 
@@ -162,3 +163,22 @@ def test_opset_11_pad_and_older_attributes() -> None:
     )  # fmt: skip
     (conv,) = result.model.graph.node
     assert next(a.ints for a in conv.attribute if a.name == "pads") == [2, 1, 1, 0]
+
+
+def test_convolution_and_pool_at_its_stride_by_hand() -> None:
+    """3x3 of ones on one channel, then the mean of 2x2: corners 1/4, edges 1/2, 1 in the middle."""
+    model = parser.parse_model(
+        f"""{HEAD} g (float[n,1,h,w] x) => (float[n,1,k,l] y)
+        <float[1,1,3,3] ones = {{1, 1, 1, 1, 1, 1, 1, 1, 1}}> {{
+          t = Conv<pads=[1,1,1,1]>(x, ones)
+          y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(t) }}"""
+    )
+    result = fuse_graph(model)
+    assert [(region.macs_before, region.macs_after) for region in result.fused] == [(36, 16)]
+    (node,) = result.model.graph.node
+    attributes = {a.name: list(a.ints) for a in node.attribute if a.ints}
+    assert attributes["strides"] == [2, 2]
+    assert attributes["pads"] == [1, 1, 1, 1]
+    side = np.array([0.5, 1, 1, 0.5])
+    np.testing.assert_array_equal(weights(result.model)["y.weight"][0, 0], np.outer(side, side))
+    assert_same(model, result.model)

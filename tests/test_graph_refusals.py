@@ -12,8 +12,13 @@ from .graphs import HEAD, fuse, graph, operators
 BN = "BatchNormalization<epsilon: float = 1.0>"
 PADDED = "Conv<pads = [1, 1, 1, 1]>"
 REFUSALS = {
-    "two spatial kernels": ("t = Conv(x, three)  y = Conv(t, three)", "neither of the two"),
-    "stride in front": ("t = Conv<strides=[2,2]>(x, swap)  y = Conv(t, three)", "neither of the"),
+    "two spatial kernels": (
+        "t = Conv(x, three)  y = Conv(t, three)", "100 multiply-adds a pixel where the branches",
+    ),
+    "padding in between": (f"t = Conv(x, three)  y = {PADDED}(t, three)", "padded between two"),
+    "stride in front": (
+        f"t = Conv<strides=[2,2]>(x, swap)  y = {PADDED}(t, three)", "padded between two",
+    ),
     "bias leaks": (f"t = Conv(x, swap, b)  y = {PADDED}(t, three)", "leaks at the borders"),
     "offset leaks": (f"t = Add(x, half)  y = {PADDED}(t, three)", "leaks at the borders"),
     "strides differ": (

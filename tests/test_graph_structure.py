@@ -175,3 +175,35 @@ def test_dynamic_dimensions_stay_dynamic(kind: str) -> None:
     result = fuse(f"t = Conv(x, swap)  y = {kind}(t)")
     dims = result.model.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dims] == ["n", 2, "h", "w"]
+
+
+def test_weights_too_small_for_half_precision_stay_apart() -> None:
+    """1e-6 is a subnormal float16, with one or two digits."""
+    body = "t = Conv(x, k)  y = Mul(t, g)"
+    more = ", float[2,2,1,1] k = {0.1, 0.2, 0.3, 0.4}, float[2,1,1] g = {0.00001, 1}"
+    model = in_half(graph(body, more=more))
+    result = fuse_graph(model)
+    assert result.model is model
+    assert result.left[0].reason == "the folded weights are too small for float16"
+    assert len(fuse_graph(graph(body, more=more)).fused) == 1
+
+
+def test_weights_too_small_for_single_precision_stay_apart() -> None:
+    more = ", float[2,2,1,1] k = {1e-20, 2e-20, 3e-20, 4e-20}, float[2,1,1] g = {1e-22, 3e-22}"
+    result = fuse_graph(graph("t = Conv(x, k)  y = Mul(t, g)", more=more))
+    assert [left.reason for left in result.left] == ["the folded weights are too small for float32"]
+
+
+def test_a_dead_channel_keeps_nothing_apart() -> None:
+    """Weight decay drives channels that nothing uses to the smallest numbers there are."""
+    more = ", float[2,2,1,1] k = {1e-20, 2e-20, 3, 4}, float[2,1,1] g = {1e-22, 1}"
+    assert len(fuse("t = Conv(x, k)  y = Mul(t, g)", more=more).fused) == 1
+
+
+def test_weights_that_are_no_numbers() -> None:
+    model = graph("t = Conv(x, k)  y = Mul(t, half)", more=", float[1,2,1,1] k = {1, 1}")
+    for tensor in model.graph.initializer:
+        if tensor.name == "k":
+            values = np.full((1, 2, 1, 1), np.nan, np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, "k"))
+    assert fuse_graph(model).left[0].reason == "the folded weights hold NaN or infinity"

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from ..files import is_onnx
 from .console import say
 
 #: Parameters that mean something for one kind of subject only.
@@ -26,7 +27,7 @@ class Subject:
 
     @property
     def is_onnx(self) -> bool:
-        return self.path.suffix == ".onnx"
+        return is_onnx(self.path)
 
 
 def take(subject: str) -> Subject:

@@ -61,15 +61,15 @@ def compare(
         UserError: no samples, or outputs of different shapes.
     """
     truth, reference, candidate = (np.asarray(a, np.float64) for a in (truth, reference, candidate))
-    if len(truth) == 0:
+    if truth.size == 0:
         raise UserError(f"{name}: no samples to compare; a proof on nothing proves nothing.")
     if not truth.shape == reference.shape == candidate.shape:
         shapes = f"{truth.shape}, {reference.shape} and {candidate.shape}"
         raise UserError(f"{name}: outputs of different shapes ({shapes}); these are two networks.")
     noise = max(_distance(reference, truth), UNIT_ROUNDOFF[precision])
     error = _distance(candidate, truth)
-    ratio = error / noise
-    passed = bool(np.isfinite(error) and ratio <= limit)
+    ratio = error / noise if np.isfinite(noise) else float("nan")
+    passed = bool(np.isfinite(error) and np.isfinite(noise) and ratio <= limit)
     difference = np.abs(candidate - truth)
     return Comparison(
         name=name,
@@ -91,7 +91,7 @@ def compare(
 
 def _distance(values: Array, truth: Array) -> float:
     """RMS over channels of the relative error in each; infinite where a value is not finite."""
-    if not np.isfinite(values).all():
+    if not (np.isfinite(values).all() and np.isfinite(truth).all()):
         return float("inf")
     axes = tuple(axis for axis in range(truth.ndim) if axis != 1)
     scale = np.sqrt((truth**2).sum(axes))
@@ -116,6 +116,8 @@ def _agreement(a: Array, b: Array) -> float:
 
 
 def _reason(error: float, noise: float, ratio: float, limit: float, passed: bool) -> str:
+    if not np.isfinite(noise):
+        return "the reference's own output holds NaN or infinity, which measures nothing"
     if not np.isfinite(error):
         return "the candidate's output holds NaN or infinity"
     relation = "at most" if passed else "more than"

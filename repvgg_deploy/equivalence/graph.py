@@ -8,28 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from ..errors import UserError
-from ..reparam.graph.files import read_proto
+from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
 from .compare import RATIO_LIMIT, Comparison, compare
-from .graph_inputs import made_up_inputs, match_inputs
+from .discrete import Agreement, agree
+from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
+
+#: What each round gave, by output.
+Rounds = dict[str, list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class GraphProof:
-    """``outputs`` and ``regions`` (tensors of both graphs that a new Conv makes) are floats.
+    """``outputs`` and ``regions`` (tensors of both graphs, where fused regions end) are floats.
 
-    ``agreement`` maps every integer or bool output to the share of equal values.
+    ``discrete`` are the other outputs: integers, bools and strings.
     """
 
     outputs: tuple[Comparison, ...]
     regions: tuple[Comparison, ...]
-    agreement: dict[str, float]
+    discrete: tuple[Agreement, ...]
 
     @property
     def worst(self) -> Comparison | None:
@@ -40,13 +43,8 @@ class GraphProof:
     @property
     def failures(self) -> list[str]:
         """One line for each thing that does not hold; empty where the proof passes."""
-        lines = [f"{c.name}: {c.reason}" for c in (*self.outputs, *self.regions) if not c.passed]
-        lines += [
-            f"{name}: only {share:.2%} of its values agree"
-            for name, share in self.agreement.items()
-            if share < 1
-        ]
-        return lines
+        parts: list[Comparison | Agreement] = [*self.outputs, *self.regions, *self.discrete]
+        return [f"{part.name}: {part.reason}" for part in parts if not part.passed]
 
     @property
     def passed(self) -> bool:
@@ -57,14 +55,21 @@ class GraphProof:
 
 
 def prove_graphs(
-    reference: Path, candidate: Path, inputs: Arrays | None = None, limit: float = RATIO_LIMIT
+    reference: Path,
+    candidate: Path,
+    inputs: Arrays | None = None,
+    regions: Iterable[str] = (),
+    limit: float = RATIO_LIMIT,
 ) -> GraphProof:
     """Run both models in ONNX Runtime, the reference in float64 as well, and compare.
 
     ``inputs`` by name, each [N, ...], or the one array of a model's one input; None: noise.
+    ``regions`` are tensors that both hold, to be compared as outputs are. Only who made the
+    candidate knows them: tensors of one name need not be the same in any two graphs.
 
     Raises:
-        UserError: models of different inputs or outputs, or that cannot be run on such inputs.
+        UserError: models of different inputs or outputs, or that cannot be run on such inputs, or
+            whose reference gives NaN or infinity there.
     """
     old, new = read_proto(reference), read_proto(candidate)
     first = OrtSession(reference)
@@ -77,30 +82,22 @@ def prove_graphs(
     outputs = [value.name for value in old.graph.output]
     if outputs != [value.name for value in new.graph.output]:
         raise UserError(f"{candidate}: has other outputs than {reference}; these are two networks.")
-    shared = _new_convs(old, new)
-    own = _in_rounds(_session(reference, old, shared), rounds)
-    result = _in_rounds(_session(candidate, new, shared), rounds)
-    truth = _in_rounds(OnnxFloat64(_expose(onnx.load(reference), shared)), rounds)
-    floats = [name for name in outputs if own[name].dtype.kind == "f"]
+    inner = [name for name in regions if name not in outputs]
+    own = _in_rounds(_session(reference, old, inner), rounds)
+    result = _in_rounds(_session(candidate, new, inner), rounds)
+    truth = _in_rounds(OnnxFloat64(_expose(load_model(reference), inner), str(reference)), rounds)
+    floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
+    for name in (*floats, *inner):
+        _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
     return GraphProof(
         tuple(_compare(name, truth, own, result, limit) for name in floats),
-        tuple(_compare(name, truth, own, result, limit) for name in shared),
-        {name: _agreement(own[name], result[name]) for name in outputs if name not in floats},
+        tuple(_compare(name, truth, own, result, limit) for name in inner),
+        tuple(
+            agree(name, truth[name], own[name], result[name], limit)
+            for name in outputs
+            if name not in floats
+        ),
     )
-
-
-def _new_convs(old: ModelProto, new: ModelProto) -> list[str]:
-    """Tensors of the reference that a Conv makes in the candidate, and another node did before."""
-    before = {name: node for node in old.graph.node for name in node.output}
-    outputs = {value.name for value in old.graph.output}
-    return [
-        node.output[0]
-        for node in new.graph.node
-        if node.op_type == "Conv"
-        and node.output[0] in before
-        and node.output[0] not in outputs
-        and node != before[node.output[0]]
-    ]
 
 
 def _expose(model: ModelProto, names: Iterable[str]) -> ModelProto:
@@ -115,26 +112,33 @@ def _session(path: Path, model: ModelProto, names: list[str]) -> OrtSession:
     return OrtSession(path, _expose(model, names).SerializeToString())
 
 
-def _in_rounds(session: OrtSession | OnnxFloat64, rounds: list[Arrays]) -> Arrays:
-    """The outputs of all rounds, joined along the first axis."""
+def _in_rounds(session: OrtSession | OnnxFloat64, rounds: list[Arrays]) -> Rounds:
+    """What each round gave, by output."""
     results = [session.run(inputs) for inputs in rounds]
-    return {
-        name: np.concatenate([np.atleast_1d(result[name]) for result in results])
-        for name in results[0]
-    }
+    return {name: [result[name] for result in results] for name in results[0]}
 
 
-def _compare(name: str, truth: Arrays, own: Arrays, new: Arrays, limit: float) -> Comparison:
-    precision = "fp16" if np.float16 in (own[name].dtype, new[name].dtype) else "fp32"
-    exact, reference, candidate = (_at_least_2d(arrays[name]) for arrays in (truth, own, new))
-    return compare(name, exact, reference, candidate, precision, limit)
+def _check_finite(
+    reference: Path, name: str, arrays: Iterable[NDArray[Any]], made_up: bool
+) -> None:
+    """UserError where the reference is no ruler."""
+    if all(np.isfinite(values).all() for values in arrays):
+        return
+    inputs = "made-up inputs; noise does not suit this model, so" if made_up else "these inputs;"
+    raise UserError(f"{reference}: its {name!r} holds NaN or infinity on {inputs} {OTHER_INPUTS}.")
 
 
-def _at_least_2d(values: NDArray[Any]) -> NDArray[Any]:
-    return values if values.ndim >= 2 else values.reshape(-1, 1)
+def _compare(name: str, truth: Rounds, own: Rounds, new: Rounds, limit: float) -> Comparison:
+    by_round = (truth[name], own[name], new[name])
+    half = np.float16 in (own[name][0].dtype, new[name][0].dtype)
+    if any(len({array.shape for array in arrays}) > 1 for arrays in zip(*by_round, strict=True)):
+        raise UserError(f"{name}: outputs of different shapes; these are two networks.")
+    exact, reference, candidate = map(_joined, by_round)
+    return compare(name, exact, reference, candidate, "fp16" if half else "fp32", limit)
 
 
-def _agreement(own: NDArray[Any], new: NDArray[Any]) -> float:
-    if own.shape != new.shape:
-        return 0.0
-    return float((own == new).mean()) if own.size else 1.0
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """All rounds, along the first axis; value by value where their other sides differ."""
+    if any(array.ndim < 2 or array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+        arrays = [array.reshape(-1, 1) for array in arrays]
+    return np.concatenate(arrays)

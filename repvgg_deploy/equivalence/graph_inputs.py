@@ -16,7 +16,7 @@ BATCH = 2
 ROUNDS = 4
 #: What dynamic dimensions are tried at, smallest first.
 SIDES = (32, 64, 128)
-_GIVE = "give inputs in an .npz file whose arrays bear the input names"
+OTHER_INPUTS = "give inputs in an .npz file whose arrays bear the input names"
 
 
 def read_inputs(path: Path) -> Arrays:
@@ -30,7 +30,9 @@ def read_inputs(path: Path) -> Arrays:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of an .npz file.") from error
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: is not an .npz or .npy file, or damaged; {_GIVE}.") from error
+        raise UserError(
+            f"{path}: is not an .npz or .npy file, or damaged; {OTHER_INPUTS}."
+        ) from error
 
 
 def made_up_inputs(session: OrtSession, model: Path) -> list[Arrays]:
@@ -58,7 +60,7 @@ def made_up_inputs(session: OrtSession, model: Path) -> list[Arrays]:
             refusal = error
         else:
             return rounds
-    raise UserError(f"{model}: does not run on made-up inputs; {_GIVE} ({refusal})")
+    raise UserError(f"{model}: does not run on made-up inputs; {OTHER_INPUTS} ({refusal})")
 
 
 def _noise(
@@ -70,7 +72,9 @@ def _noise(
     model: Path,
 ) -> NDArray[Any]:
     if kind not in FLOAT_TYPES:
-        raise UserError(f"{model}: its input {name!r} is a {kind}, which noise is not; {_GIVE}.")
+        raise UserError(
+            f"{model}: its input {name!r} is a {kind}, which noise is not; {OTHER_INPUTS}."
+        )
     sizes = [size if isinstance(size, int) else side for size in shape]
     if shape and not isinstance(shape[0], int):
         sizes[0] = BATCH
@@ -81,9 +85,10 @@ def match_inputs(inputs: Arrays, session: OrtSession, model: Path) -> Arrays:
     """``inputs`` by the model's names; one array goes to a model's one input, whatever its name.
 
     Raises:
-        UserError: a missing input, one too many, or no samples.
+        UserError: a missing input, one too many, no samples, or no numbers.
     """
-    names = [name for name, _, _ in session.inputs]
+    kinds = {name: kind for name, kind, _ in session.inputs}
+    names = list(kinds)
     if len(inputs) == len(names) == 1:
         inputs = dict(zip(names, inputs.values(), strict=True))
     if sorted(names) != sorted(inputs):
@@ -93,4 +98,6 @@ def match_inputs(inputs: Arrays, session: OrtSession, model: Path) -> Arrays:
     for name, values in inputs.items():
         if values.size == 0:
             raise UserError(f"input {name!r} holds no samples; a proof on nothing proves nothing.")
+        if kinds[name] in FLOAT_TYPES and values.dtype.kind not in "fiub":
+            raise UserError(f"input {name!r} holds {values.dtype}, and {model} takes numbers.")
     return inputs

@@ -61,28 +61,41 @@ class Geometry:
     def then(self, after: Geometry) -> Geometry:
         """This convolution followed by ``after``, where that is one convolution.
 
-        One of the two has to be 1x1. In front of a padded convolution a bias leaks at the borders
-        (zeros are padded where the bias would stand), so that is refused.
+        Padding in between is refused unless this one is 1x1 at stride 1: the zeros stand where it
+        would have read across the border. They stand in place of a bias too, so with one that is
+        refused as well.
         """
         if after.in_channels != self.out_channels:
             raise NotOneConv(f"{self.out_channels} channels feed {after.in_channels}")
-        if not after.is_pointwise:
+        if any(after.pads):
             if self.kernel_size != (1, 1) or self.stride != (1, 1):
-                raise NotOneConv("neither of the two convolutions is pointwise at stride 1")
-            if any(after.pads) and self.biased:
+                raise NotOneConv("zeros are padded between two spatial convolutions")
+            if self.biased:
                 raise NotOneConv("a bias in front of a padded convolution leaks at the borders")
-        spatial = self if after.is_pointwise else after
+        (height, down), (width, across) = (self._along(axis, after) for axis in (0, 1))
         top, left, bottom, right = (a + b for a, b in zip(self.pads, after.pads, strict=True))
         return Geometry(
             self.in_channels,
             after.out_channels,
-            spatial.kernel_size,
+            (height, width),
             (self.stride[0] * after.stride[0], self.stride[1] * after.stride[1]),
             (top, left, bottom, right),
-            spatial.dilation,
+            (down, across),
             self._groups_with(after),
             self.biased or after.biased,
         )
+
+    def _along(self, axis: int, after: Geometry) -> Pair:
+        """Kernel size and dilation of both in a row along one axis."""
+        inner, outer = self.kernel_size[axis], after.kernel_size[axis]
+        step = after.dilation[axis] * self.stride[axis]  # pixels from one tap of after to the next
+        if outer == 1:
+            return inner, self.dilation[axis]
+        if inner == 1:
+            return outer, step
+        dilation = math.gcd(self.dilation[axis], step)
+        reach = (inner - 1) * self.dilation[axis] + (outer - 1) * step
+        return reach // dilation + 1, dilation
 
     def _groups_with(self, after: Geometry) -> int:
         if after.scales_channels:

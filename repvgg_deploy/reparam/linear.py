@@ -80,6 +80,8 @@ class LinearConv:
     ) -> LinearConv:
         """Batch norm in inference form; all [channels]. Refuses ``var + eps <= 0``."""
         spread = var.double() + eps
+        if bool(spread.isnan().any()):
+            raise NotOneConv("batch norm with a running variance that is not a number")
         if not bool((spread > 0).all()):
             raise NotOneConv("batch norm with running variance + eps <= 0")
         factor = gamma.double() / spread.sqrt()
@@ -185,8 +187,9 @@ class LinearConv:
         elif ours.scales_channels:
             kernel, bias = after._behind_scale(self)
         else:
-            kernel, bias = self.regroup(result.groups)._compose(after.regroup(result.groups))
-            kernel = kernel.reshape(result.out_channels, -1, *result.kernel_size)
+            kernel, bias = self.regroup(result.groups)._compose(
+                after.regroup(result.groups), result
+            )
         return _with(result, kernel, bias)
 
     def _behind_scale(self, scale: LinearConv) -> tuple[Tensor, Tensor]:
@@ -197,13 +200,27 @@ class LinearConv:
         bias = (blocks * inner).sum((2, 3, 4)).flatten() + self.bias
         return (blocks * factor).flatten(0, 1), bias
 
-    def _compose(self, after: LinearConv) -> tuple[Tensor, Tensor]:
-        """Kernel, spatial axes of both still apart, and bias; both have the same groups."""
+    def _compose(self, after: LinearConv, shape: Geometry) -> tuple[Tensor, Tensor]:
+        """Kernel and bias, groups being equal: each tap of ``after`` lays down our kernel."""
         left = after.kernel.reshape(self.groups, -1, *after.kernel.shape[1:])
         right = self.kernel.reshape(self.groups, -1, *self.kernel.shape[1:])
         inner = self.bias.reshape(self.groups, -1)
-        kernel = torch.einsum("gomhw,gmiyx->goihwyx", left, right).flatten(0, 1)
-        return kernel, torch.einsum("gomhw,gm->go", left, inner).flatten() + after.bias
+        outputs, inputs = left.shape[1], right.shape[2]
+        kernel = left.new_zeros(self.groups, outputs, inputs, *shape.kernel_size)
+        for row in range(left.shape[3]):
+            for column in range(left.shape[4]):
+                places = (self._places(0, row, after, shape), self._places(1, column, after, shape))
+                tap = torch.einsum("gom,gmiyx->goiyx", left[..., row, column], right)
+                kernel[:, :, :, places[0], places[1]] += tap
+        bias = torch.einsum("gomhw,gm->go", left, inner).flatten() + after.bias
+        return kernel.flatten(0, 1), bias
+
+    def _places(self, axis: int, tap: int, after: LinearConv, shape: Geometry) -> slice:
+        """Where a tap of ``after`` puts our kernel along an axis of the kernel of both."""
+        size = self.kernel_size[axis]
+        start = tap * after.dilation[axis] * self.stride[axis] // shape.dilation[axis]
+        step = self.dilation[axis] // shape.dilation[axis] if size > 1 else 1
+        return slice(start, start + (size - 1) * step + 1, step)
 
     def __add__(self, other: LinearConv) -> LinearConv:
         """The sum of two parallel branches; NotOneConv as :meth:`Geometry.__add__` says."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..reparam.graph.result import LeftRegion
     from ..steps.fuse_onnx import OnnxFusion
 
 #: More regions than this that stayed as they are would bury the rest.
 _LISTED = 5
+
+
+def left_text(region: LeftRegion) -> str:
+    """Place and reason; the whole graph has no place."""
+    return f"{region.tensor}: {region.reason}" if region.tensor else region.reason
 
 
 def graph_lines(result: OnnxFusion) -> list[str]:
@@ -16,10 +22,12 @@ def graph_lines(result: OnnxFusion) -> list[str]:
     if not result.fused:
         lines = [f"{result.source}: nothing to fuse; the model stays as it is"]
     else:
-        lines = [f"{result.source}: {len(result.fused)} regions became one Conv each"]
-    lines += [
-        f"left as it is: {region.tensor}: {region.reason}" for region in result.left[:_LISTED]
-    ]
+        count = len(result.fused)
+        became = (
+            f"{count} regions became one Conv each" if count > 1 else "1 region became one Conv"
+        )
+        lines = [f"{result.source}: {became}"]
+    lines += [f"left as it is: {left_text(region)}" for region in result.left[:_LISTED]]
     if len(result.left) > _LISTED:
         lines.append(f"left as they are: {len(result.left) - _LISTED} more")
     if result.proof is not None and (worst := result.proof.worst) is not None:

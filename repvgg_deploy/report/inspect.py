@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .fuse import family_lines
+from .graph import left_text
 from .text import counts_text, table
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def onnx_text(found: OnnxInspection) -> str:
         lines.append(table(_REGION_HEADER, rows, left=2))
     else:
         lines.append("nothing to fuse")
-    lines += [f"stays as it is: {place.tensor}: {place.reason}" for place in found.left]
+    lines += [f"stays as it is: {left_text(place)}" for place in found.left]
     lines.append(_parameters(found))
     return "\n".join(lines)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from ..errors import UserError
+from ..reparam.graph.files import read_proto
 
 _PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
@@ -36,12 +35,7 @@ def read_onnx_info(path: Path) -> OnnxInfo:
     Raises:
         UserError: no such file, not ONNX, or not one image in, [N, C, H, W].
     """
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the path of an ONNX model.") from error
-    except (DecodeError, OSError) as error:
-        raise UserError(f"{path}: is not an ONNX model, or damaged; export it again.") from error
+    graph = read_proto(path).graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnx.reference.op_run import OpRun
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..reparam.graph.model import sort_nodes
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -24,16 +24,18 @@ _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 class OnnxFloat64:
     """Every float constant and cast of the model in float64, so that rounding plays no part.
 
+    ``model`` is changed. ``name`` stands in the sentences of errors.
+
     Raises:
         UserError: a model that the reference evaluator cannot load, or (``run``) cannot run.
     """
 
-    def __init__(self, model: Path | ModelProto) -> None:
-        self._name = str(model) if isinstance(model, Path) else "the model"
+    def __init__(self, model: ModelProto, name: str = "the model") -> None:
+        self._name = name
         try:
-            loaded = onnx.load(model) if isinstance(model, Path) else model
-            _raise_precision(loaded)
-            self._evaluator = ReferenceEvaluator(loaded, new_ops=[Conv])
+            _raise_precision(model)
+            sort_nodes(model.graph)
+            self._evaluator = ReferenceEvaluator(model, new_ops=[Conv])
         except Exception as error:  # the evaluator raises whatever a bad model makes it stumble on
             raise UserError(f"{self._name}: cannot be evaluated in float64: {error}") from error
 
@@ -41,7 +43,8 @@ class OnnxFloat64:
         """Outputs by name; float inputs are raised to float64."""
         feed = {name: _double(values) for name, values in inputs.items()}
         try:
-            outputs = self._evaluator.run(None, feed)
+            with np.errstate(all="ignore"):  # what is not finite is told from the outputs
+                outputs = self._evaluator.run(None, feed)
         except Exception as error:
             raise UserError(f"{self._name}: cannot be run in float64: {error}") from error
         assert isinstance(outputs, list)

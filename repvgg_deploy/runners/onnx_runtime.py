@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..optional import require
+from .onnx_errors import in_words
 from .protocol import Array
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -37,7 +38,9 @@ class OrtRunner:
                 source, options, providers=[(provider, _SETTINGS[device])]
             )
         except Exception as error:  # ONNX Runtime's own exception types have no common root
-            raise UserError(f"{self._name}: ONNX Runtime cannot load it: {error}") from error
+            raise UserError(
+                f"{self._name}: ONNX Runtime cannot load it: {in_words(error)}"
+            ) from error
         self.runtime = f"onnxruntime ({device})"
         (self._input,) = self._session.get_inputs()
         self._dtype = _DTYPES[self._input.type]
@@ -49,7 +52,9 @@ class OrtRunner:
         try:
             (self._logits,) = self._session.run(None, self._feed)
         except Exception as error:
-            raise UserError(f"{self._name}: ONNX Runtime cannot run it: {error}") from error
+            raise UserError(
+                f"{self._name}: ONNX Runtime cannot run it: {in_words(error)}"
+            ) from error
 
     def output(self) -> NDArray[np.float64]:
         return np.asarray(self._logits, dtype=np.float64)

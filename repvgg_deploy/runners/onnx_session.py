@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..optional import require
+from .onnx_errors import in_words
 
 #: ONNX Runtime's names of element types that noise can be made of.
 FLOAT_TYPES = {
@@ -25,11 +26,14 @@ class OrtSession:
     """``inputs`` is what the model asks for: (name, element type, dimensions) each.
 
     ``changed`` is run in place of what ``path`` holds; its external data lies beside ``path``.
+    The graph runs as it stands: the optimiser of ONNX Runtime folds batch norms itself, and what
+    goes wrong there would count as the model's own rounding.
     """
 
     def __init__(self, path: Path, changed: bytes | None = None) -> None:
         ort = require("onnxruntime")
         options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors come back as exceptions, and we put them in words
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
@@ -42,10 +46,16 @@ class OrtSession:
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:  # ONNX Runtime's own exception types have no common root
-            raise UserError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+            raise UserError(f"{path}: ONNX Runtime cannot load it: {in_words(error)}") from error
         self.inputs: list[tuple[str, str, list[int | str | None]]] = [
             (value.name, value.type, list(value.shape)) for value in self._session.get_inputs()
         ]
+        for value in self._session.get_outputs():
+            if not value.type.startswith("tensor("):
+                raise UserError(
+                    f"{path}: its output {value.name!r} is a {value.type}; only models whose "
+                    "outputs are tensors can be proved."
+                )
         self._outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -61,5 +71,7 @@ class OrtSession:
         try:
             outputs = self._session.run(None, feed)
         except Exception as error:
-            raise UserError(f"{self._path}: ONNX Runtime cannot run it: {error}") from error
+            raise UserError(
+                f"{self._path}: ONNX Runtime cannot run it: {in_words(error)}"
+            ) from error
         return dict(zip(self._outputs, outputs, strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from ..artifacts import FusedOnnxArtifact, Source, store
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..errors import CheckFailed, UserError
-from ..files import make_folder, sha256_file, whole_file, write_error
-from ..reparam.graph.files import external_tensors, read_model, write_model
+from ..files import make_folder, sha256_file, write_error
+from ..reparam.graph.files import data_files, read_model, write_model
 from ..reparam.graph.model import OnnxModel
 from ..reparam.graph.plan import make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from ..reparam.graph.rewrite import carry_out
 from ..runners.onnx_session import Arrays
+from .graph_output import check_output, data_in_place
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,42 @@ def fuse_onnx(
     """Fuse ``path`` into ``output`` (its sidecar beside it), proved before it appears.
 
     ``inputs`` is an .npz file for the proof, arrays named as the model's inputs; None: noise.
-    Large weights go to ``<output>.data`` where those of ``path`` were in such a file. A model with
-    nothing to fuse is copied, byte for byte unless its weights lie in other files.
+    Large weights go to a file beside ``output`` where those of ``path`` were in such a file. A
+    model with nothing to fuse is copied, byte for byte unless its weights lie in other files.
 
     Raises:
         UserError: the model or the inputs cannot be used, or ``output`` cannot be written.
         CheckFailed: the fused model is not faithful; nothing is written.
     """
-    if output.resolve() == path.resolve():
-        raise UserError(f"{output}: is the model to fuse; choose another output.")
     samples = None if inputs is None else read_inputs(inputs)
     model = read_model(path)
-    external = bool(external_tensors(model))
+    used = data_files(model)
+    check_output(path, used, output)
     fused, left = carry_out(make_plan(model, allow_costlier))
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        copied = None if fused or external else path
-        staged = _write(model, Path(folder) / output.name, external, copied)
+        copied = None if fused or used else path
+        staged = _write(model, Path(folder) / output.name, bool(used), copied)
         del model  # the proof needs the memory
-        proof = None if copied else _prove(path, staged[0], prove, samples)
-        artifact = _store(staged, output, path, fused, left, proof)
-    files = (output, *(output.with_name(file.name) for file in staged[1:]))
+        ends = [region.end for region in fused]
+        proof = None if copied else _prove(path, staged[0], prove, samples, ends)
+        data = {file.name: sha256_file(file) for file in staged[1:]}
+        origin = Source(str(path.absolute()), sha256_file(path))
+        with data_in_place(staged, output, used):
+            artifact = store(
+                output,
+                staged[0].replace,
+                lambda digest: FusedOnnxArtifact(
+                    file=output.name,
+                    sha256=digest,
+                    source=origin,
+                    data=data,
+                    fused=[asdict(region) for region in fused],
+                    left=[asdict(region) for region in left],
+                    proof=None if proof is None else proof.to_dict(),
+                ),
+            )
+    files = (output, *map(output.with_name, data))
     return OnnxFusion(path, files, artifact, fused, left, proof)
 
 
@@ -83,12 +98,22 @@ def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) ->
     return [path]
 
 
-def _prove(source: Path, fused: Path, prove: bool, inputs: Arrays | None) -> GraphProof | None:
-    try:
-        onnx.checker.check_model(str(fused))
-    except onnx.checker.ValidationError as error:
-        raise UserError(f"{source}: does not pass ONNX's own checker: {error}") from error
-    proof = prove_graphs(source, fused, inputs) if prove else None
+def _prove(
+    source: Path, fused: Path, prove: bool, inputs: Arrays | None, ends: list[str]
+) -> GraphProof | None:
+    """The proof, and ONNX's checker, which refuses much that runs: then the proof has to do."""
+    complaint = _complaint(source)
+    if complaint is not None and not prove:
+        raise UserError(
+            f"{source}: does not pass ONNX's own checker ({complaint}); fuse it with the proof, "
+            "which tells whether it runs all the same."
+        )
+    if complaint is None and (broken := _complaint(fused)) is not None:
+        raise CheckFailed(
+            f"{source}: the fused model does not pass ONNX's own checker, so it was not written: "
+            f"{broken}."
+        )
+    proof = prove_graphs(source, fused, inputs, ends) if prove else None
     if proof is not None and not proof.passed:
         raise CheckFailed(
             f"{source}: the fused model is not faithful, so it was not written: "
@@ -97,29 +122,10 @@ def _prove(source: Path, fused: Path, prove: bool, inputs: Arrays | None) -> Gra
     return proof
 
 
-def _store(
-    staged: Sequence[Path],
-    output: Path,
-    source: Path,
-    fused: tuple[FusedRegion, ...],
-    left: tuple[LeftRegion, ...],
-    proof: GraphProof | None,
-) -> FusedOnnxArtifact:
-    """Move the files of a proved model into place, data first."""
-    model, *data = staged
-    for file in data:
-        with whole_file(output.with_name(file.name)) as temporary:
-            file.replace(temporary)
-    return store(
-        output,
-        model.replace,
-        lambda digest: FusedOnnxArtifact(
-            file=output.name,
-            sha256=digest,
-            source=Source(str(source.absolute()), sha256_file(source)),
-            data=[file.name for file in data],
-            fused=[asdict(region) for region in fused],
-            left=[asdict(region) for region in left],
-            proof=None if proof is None else proof.to_dict(),
-        ),
-    )
+def _complaint(path: Path) -> str | None:
+    """The first line of what ONNX's checker has against a model."""
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        return str(error).splitlines()[0].rstrip(". ")
+    return None

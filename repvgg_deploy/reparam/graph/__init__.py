@@ -6,7 +6,9 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from .model import put_together, take_apart
+from ...errors import UserError
+from .external import is_external
+from .model import inner_tensors, put_together, take_apart
 from .plan import make_plan
 from .result import FusedRegion, GraphFusion, LeftRegion
 from .rewrite import carry_out
@@ -21,7 +23,13 @@ def fuse_graph(
 
     ``allow_costlier`` also merges branches whose one convolution takes more multiply-adds than
     they did. ``folder`` is where the model's external data lies; what is not fused stays there.
+
+    Raises:
+        UserError: the model has external data, and ``folder`` does not say where; or its nodes
+            form a circle.
     """
+    if folder is None and any(map(is_external, (*model.graph.initializer, *inner_tensors(model)))):
+        raise UserError("the weights of this model lie in files; say with folder= where.")
     copy = ModelProto()
     copy.CopyFrom(model)
     parts = take_apart(copy, folder)

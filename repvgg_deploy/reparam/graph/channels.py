@@ -7,6 +7,7 @@ known; models seldom state the shapes of their inner tensors.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from dataclasses import dataclass, field
 
 from onnx import NodeProto, ValueInfoProto
 
@@ -17,10 +18,19 @@ ELEMENTWISE = ("Mul", "Add", "Sub", "Div")
 _SAME = ("Identity", "Neg", "BatchNormalization", "AveragePool", "Pad")
 
 
+@dataclass
+class _Join:
+    """A node of several branches: its output is known when they are, and agree."""
+
+    output: str
+    waiting: int
+    channels: set[int] = field(default_factory=set)
+
+
 def infer_channels(index: GraphIndex) -> dict[str, int]:
     """Tensor name -> channels, for tensors that are sure to be [N, C, H, W]. Linear in nodes."""
     links: dict[str, list[str]] = defaultdict(list)
-    joins: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+    joins: dict[str, list[_Join]] = defaultdict(list)
     for node in index.nodes:
         if not index.is_standard(node):
             continue
@@ -35,9 +45,11 @@ def infer_channels(index: GraphIndex) -> dict[str, int]:
     while queue:
         name = queue.popleft()
         found = list(links[name])
-        for output, operands in joins[name]:
-            if all(known.get(operand) == known[name] for operand in operands):
-                found.append(output)
+        for join in joins[name]:
+            join.waiting -= 1
+            join.channels.add(known[name])
+            if not join.waiting and len(join.channels) == 1:
+                found.append(join.output)
         for other in found:
             if other not in known:
                 known[other] = known[name]
@@ -49,14 +61,15 @@ def _link_elementwise(
     index: GraphIndex,
     node: NodeProto,
     links: dict[str, list[str]],
-    joins: dict[str, list[tuple[str, list[str]]]],
+    joins: dict[str, list[_Join]],
 ) -> None:
     """Broadcasting may add axes and channels, so what an operand has is told only by itself."""
     output = node.output[0]
     operands = [name for name in node.input if not index.is_constant(name)]
     if len(operands) == len(node.input):
+        join = _Join(output, len(set(operands)))
         for name in set(operands):
-            joins[name].append((output, operands))
+            joins[name].append(join)
     elif len(operands) == 1 and len(node.input) == 2:
         (constant,) = (name for name in node.input if name not in operands)
         shape = index.shape(constant)

@@ -30,11 +30,15 @@ def read_conv(
         raise NotOneConv(f"a {len(shape) - 2}-D convolution; only 2-D ones are fused")
     if index.data_type(kernel) not in FLOATS:
         raise NotOneConv("its weights are of another type than float, float16 and double")
-    if shape[0] % groups:
+    if groups < 1 or shape[0] % groups or not all(shape):
         raise NotOneConv(f"{shape[0]} output channels do not divide into {groups} groups")
+    if list(attributes.get("kernel_shape", shape[2:])) != list(shape[2:]):
+        raise NotOneConv("its kernel_shape is not that of its weights")
     stride, dilation = _pair(attributes, "strides"), _pair(attributes, "dilations")
     pads = _pads(attributes, shape[2:], stride, dilation)
     bias = torch.from_numpy(index.numbers(inputs[2])) if len(inputs) > 2 else None
+    if bias is not None and bias.shape != (shape[0],):
+        raise NotOneConv(f"its bias is not for {shape[0]} channels")
     biased = bias is not None and bool(bias.any())
     size = (shape[2], shape[3])
     geometry = Geometry(shape[1] * groups, shape[0], size, stride, pads, dilation, groups, biased)
@@ -51,7 +55,7 @@ def read_conv(
 def read_average_pool(attributes: dict[str, Any], channels: int) -> tuple[Geometry, Lazy]:
     """An AveragePool, a depthwise convolution."""
     size = attributes["kernel_shape"]
-    if len(size) != 2:
+    if len(size) != 2 or min(size) < 1:
         raise NotOneConv(f"{len(size)}-D pooling; only 2-D is fused")
     if attributes.get("ceil_mode", 0):
         raise NotOneConv("average pooling with ceil_mode reads past the border")
@@ -79,6 +83,8 @@ def read_pad(
     if value:
         raise NotOneConv(f"padding with {value:g} is not zero padding")
     sizes = index.numbers(inputs[0]).tolist() if inputs[0] else attributes["pads"]
+    if not inputs[2] and len(sizes) != 8:
+        raise NotOneConv(f"its pads are {len(sizes)} numbers, and a 2-D operator takes 8")
     axes = index.numbers(inputs[2]).tolist() if inputs[2] else range(4)
     before = {int(axis) % 4: int(size) for axis, size in zip(axes, sizes, strict=False)}
     after = {
@@ -93,21 +99,26 @@ def read_pad(
 
 
 def _pair(attributes: dict[str, Any], name: str) -> Pair:
-    first, second = attributes.get(name) or (1, 1)
-    return first, second
+    values = attributes.get(name) or (1, 1)
+    if len(values) != 2 or min(values) < 1:
+        raise NotOneConv(f"its {name} are {list(values)}, and a 2-D operator takes two sizes")
+    return values[0], values[1]
 
 
 def _pads(attributes: dict[str, Any], size: Any, stride: Pair, dilation: Pair) -> Pads:
     """Explicit padding, also of auto_pad where that does not hang on the image's size."""
     auto = attributes.get("auto_pad", b"NOTSET").decode()
     if auto == "NOTSET":
-        top, left, bottom, right = attributes.get("pads") or (0, 0, 0, 0)
+        pads = attributes.get("pads") or (0, 0, 0, 0)
+        if len(pads) != 4:
+            raise NotOneConv(f"its pads are {len(pads)} numbers, and a 2-D operator takes 4")
+        top, left, bottom, right = pads
         if min(top, left, bottom, right) < 0:
             raise NotOneConv("negative padding crops the image")
         return top, left, bottom, right
     if auto == "VALID":
         return 0, 0, 0, 0
-    if stride != (1, 1):
+    if any(step > 1 and length > 1 for step, length in zip(stride, size, strict=True)):
         raise NotOneConv(f"padding {auto} at stride {list(stride)} hangs on the image's size")
     total = [step * (length - 1) for step, length in zip(dilation, size, strict=True)]
     small = [length // 2 for length in total]

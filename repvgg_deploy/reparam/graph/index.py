@@ -6,10 +6,16 @@ from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, checker, helper
 
-from .model import OnnxModel, is_standard, subgraphs, to_array
+from ..geometry import NotOneConv
+from .model import OnnxModel, is_standard, outer_names, to_array
 
+#: Operators that the fusion looks into; what is malformed among them is left alone.
+READ = {
+    "Conv", "BatchNormalization", "AveragePool", "Pad", "Identity", "Neg",
+    "Mul", "Add", "Sub", "Div", "Sum",
+}  # fmt: skip
 #: Attributes of Constant that hold numbers (the others hold strings or sparse tensors).
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
 
@@ -28,15 +34,22 @@ class GraphIndex:
         self.producer: dict[str, int] = {}
         self.readers: dict[str, list[int]] = defaultdict(list)
         self.held: dict[str, str] = {}
-        self._functions = {(f.domain, f.name) for f in model.skeleton.functions}
+        self._functions = {(_domain(f.domain), f.name) for f in model.skeleton.functions}
+        self._context = checker.C.CheckerContext()
+        self._context.ir_version = model.skeleton.ir_version
+        self._context.opset_imports = {"": self.opset}
+        self._malformed = {id(node) for node in self.nodes if not self._is_well_formed(node)}
         inputs = {value.name for value in model.graph.input}
         # Since IR version 4 an initializer that is an input too can be overridden by the caller.
         self._overridable = inputs if model.skeleton.ir_version >= 4 else set()
         self._constants: dict[str, NodeProto] = {}
         #: output of an Identity of a constant -> that constant; exporters share equal weights so
-        self.alias: dict[str, str] = {}
+        self._alias: dict[str, str] = {}
         for number, node in enumerate(self.nodes):
             self._add(number, node)
+        for annotation in model.graph.quantization_annotation:
+            for entry in annotation.quant_parameter_tensor_names:
+                self.held[entry.value] = "is named by a quantization annotation"
         for output in model.graph.output:
             self.held[output.name] = "is an output of the model"
 
@@ -49,23 +62,44 @@ class GraphIndex:
             self.held[name] = f"is read inside {describe(node)}"
         if not self.is_standard(node):
             return
-        if node.op_type == "Constant" and any(a.name in _NUMBERS for a in node.attribute):
+        names = [attribute.name for attribute in node.attribute]
+        if node.op_type == "Constant" and len(names) == 1 and names[0] in _NUMBERS:
             self._constants[node.output[0]] = node
         if node.op_type == "Identity" and self.is_constant(node.input[0]):
-            self.alias[node.output[0]] = node.input[0]
+            self._alias[node.output[0]] = self._alias.get(node.input[0], node.input[0])
 
     def is_standard(self, node: NodeProto) -> bool:
-        """Whether the operator is ONNX's own, not a custom or model-local one of that name."""
-        return is_standard(node.domain) and (node.domain, node.op_type) not in self._functions
+        """Whether the operator is ONNX's own, not a custom or model-local one of that name.
+
+        Nodes that ONNX's schema refuses count as foreign: nobody knows what they mean.
+        """
+        own = is_standard(node.domain) and ("", node.op_type) not in self._functions
+        return own and id(node) not in self._malformed
+
+    def _is_well_formed(self, node: NodeProto) -> bool:
+        """Inputs, outputs and attributes as the operator's schema has them."""
+        if node.op_type == "Constant":  # may be large, and the checker copies it
+            return len(node.output) == 1 and bool(node.output[0])
+        if node.op_type not in READ or not is_standard(node.domain):
+            return True
+        if not node.output or not all((node.output[0], *node.input[:1])):
+            return False
+        plain = NodeProto()  # the checker knows the standard domain by its short name
+        plain.CopyFrom(node)
+        plain.domain = ""
+        try:
+            checker.check_node(plain, self._context)
+        except checker.ValidationError:
+            return False
+        return True
 
     def is_constant(self, name: str) -> bool:
         if name in self.model.weights:
             return name not in self._overridable
-        return name in self._constants or name in self.alias
+        return name in self._constants or name in self._alias
 
     def _tensor(self, name: str) -> TensorProto:
-        while name in self.alias:
-            name = self.alias[name]
+        name = self._alias.get(name, name)
         if name in self.model.weights:
             return self.model.weights[name]
         (attribute,) = self._constants[name].attribute
@@ -85,19 +119,18 @@ class GraphIndex:
         return self._tensor(name).data_type
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """A constant in float64."""
-        return to_array(self._tensor(name), self.model.folder).astype(np.float64)
-
-
-def outer_names(node: NodeProto) -> set[str]:
-    """Names that a node's subgraphs mention; those of outer tensors are among them."""
-    names: set[str] = set()
-    for body in subgraphs(node):
-        names.update(name for inner in body.node for name in inner.input)
-        names.update(output.name for output in body.output)
-    return names - {""}
+        """A constant in float64; NotOneConv where it holds no numbers, or is damaged."""
+        try:
+            return to_array(self._tensor(name), self.model.folder).astype(np.float64)
+        except (ValueError, TypeError, KeyError) as error:
+            raise NotOneConv(f"the constant {name!r} cannot be read as numbers") from error
 
 
 def describe(node: NodeProto) -> str:
     """A node as a reader of the report can find it."""
-    return f"{node.op_type} {(node.name or node.output[0])!r}"
+    return f"{node.op_type} {(node.name or ', '.join(node.output))!r}"
+
+
+def _domain(domain: str) -> str:
+    """The standard domain has two names."""
+    return "" if is_standard(domain) else domain

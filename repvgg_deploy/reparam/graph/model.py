@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ...errors import UserError
+from .external import is_external, read_in
 
 
 @dataclass
@@ -40,7 +44,7 @@ def is_standard(domain: str) -> bool:
 
 
 def take_apart(model: ModelProto, folder: Path | None = None) -> OnnxModel:
-    """Move the weights out of ``model``, which is left without them."""
+    """Move the weights out of ``model``, which is left without them; nodes are sorted."""
     weights = {}
     for tensor in model.graph.initializer:
         weights[tensor.name] = TensorProto()
@@ -48,6 +52,7 @@ def take_apart(model: ModelProto, folder: Path | None = None) -> OnnxModel:
     del model.graph.initializer[:]
     skeleton = ModelProto()
     skeleton.CopyFrom(model)
+    sort_nodes(skeleton.graph)
     return OnnxModel(skeleton, weights, folder)
 
 
@@ -61,11 +66,13 @@ def put_together(model: OnnxModel) -> ModelProto:
 
 def to_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic]:
     """A tensor's numbers, read from its file where they are external."""
-    if tensor.data_location != TensorProto.EXTERNAL:
+    if not is_external(tensor):
         return numpy_helper.to_array(tensor)
     loaded = TensorProto()  # reading fills the message, and the model's own has to stay small
     loaded.CopyFrom(tensor)
-    return numpy_helper.to_array(loaded, str(folder or "."))
+    assert folder is not None
+    read_in(loaded, folder)
+    return numpy_helper.to_array(loaded)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -75,6 +82,37 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield graph
             for inner in graph.node:
                 yield from subgraphs(inner)
+
+
+def outer_names(node: NodeProto) -> set[str]:
+    """Names that a node's subgraphs mention; those of outer tensors are among them."""
+    names: set[str] = set()
+    for body in subgraphs(node):
+        names.update(name for inner in body.node for name in inner.input)
+        names.update(output.name for output in body.output)
+    return names - {""}
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put every node after those that make what it reads; most graphs come so.
+
+    Raises:
+        UserError: nodes that wait for each other.
+    """
+    nodes = list(graph.node)
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+    before = {
+        number: {makers[name] for name in {*node.input, *outer_names(node)} if name in makers}
+        for number, node in enumerate(nodes)
+    }
+    if all(maker < number for number, needed in before.items() for maker in needed):
+        return
+    try:
+        order = list(TopologicalSorter(before).static_order())
+    except CycleError as error:
+        raise UserError("the nodes of the graph form a circle; export the model again.") from error
+    del graph.node[:]
+    graph.node.extend(nodes[number] for number in order)
 
 
 def inner_tensors(model: ModelProto) -> Iterator[TensorProto]:

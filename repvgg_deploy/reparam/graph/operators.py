@@ -13,7 +13,7 @@ from ..geometry import Geometry, NotOneConv
 from ..linear import LinearConv
 from .channels import ELEMENTWISE
 from .convolution import read_average_pool, read_conv, read_pad
-from .index import GraphIndex
+from .index import READ, GraphIndex
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def read_operation(
     """
     if not index.is_standard(node):
         return None
+    if node.op_type not in READ:
+        return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Conv":
+    if node.op_type == "Conv" and not index.is_constant(node.input[0]):
         geometry, weights = read_conv(node, attributes, index)
         return Operation((node.input[0],), geometry, lambda: (weights(),), is_conv=True)
     if node.op_type in (*ELEMENTWISE, "Sum"):

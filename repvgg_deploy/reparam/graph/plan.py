@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 
 from ..geometry import NotOneConv
@@ -11,7 +12,7 @@ from .channels import infer_channels
 from .index import GraphIndex, describe
 from .model import OnnxModel
 from .operators import Operation, read_operation
-from .regions import Form, Forms, Region, select_regions
+from .regions import OPEN_SOURCES, Form, Forms, Region, select_regions
 from .result import FusedRegion, LeftRegion
 
 #: Before it, Mul and Add broadcast in another way and BatchNormalization had other modes.
@@ -93,8 +94,9 @@ def _left(
         if name in found.refused and _any_conv(index, found.forms, form, readers):
             note(number, readers, found.refused[name])
         elif len(operation.inputs) > 1 and len(form.terms) > 1 and form.convs:
-            sources = ", ".join(map(repr, form.terms))
-            note(number, (), f"its branches start from different tensors: {sources}")
+            sources = ", ".join(map(repr, islice(form.terms, OPEN_SOURCES)))
+            more = " and others" if len(form.terms) > OPEN_SOURCES else ""
+            note(number, (), f"its branches start from different tensors: {sources}{more}")
     for number, reason in refusals.items():
         node = index.nodes[number]
         if node.op_type == "Conv" or _beside_conv(index, number):

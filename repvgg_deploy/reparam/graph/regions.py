@@ -7,6 +7,7 @@ backwards picks the largest forms that start from a single source.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from ..geometry import Geometry, NotOneConv
@@ -25,9 +26,9 @@ class Term:
     reads: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Form:
-    """A tensor as a sum over sources.
+    """A tensor as a sum over sources; ``macs_fused`` is what one convolution of each would cost.
 
     ``macs`` is what its convolutions cost for one of its pixels; ``additions`` is what its average
     pools do. Those multiply nothing, so they are no reason to allow a region a costlier kernel.
@@ -38,10 +39,7 @@ class Form:
     convs: int
     macs: int
     additions: int
-
-    @property
-    def macs_fused(self) -> int:
-        return sum(term.geometry.multiply_adds for term in self.terms.values())
+    macs_fused: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Forms:
             for name in [name for name in form.terms if name in self.forms]:
                 try:
                     self._check_inside(name, form.terms[name].reads)
-                    form = self._absorb(form, name)
+                    self._absorb(form, name)
                 except NotOneConv as reason:
                     self.refused[name] = str(reason)
                 else:
@@ -96,42 +94,45 @@ class Forms:
                 raise NotOneConv(f"{describe(self._index.nodes[number])} reads {name!r} as well")
         raise NotOneConv(f"{name!r} has several readers that no single convolution holds")
 
-    def _absorb(self, form: Form, name: str) -> Form:
-        """``form`` with the source ``name`` replaced by that tensor's own form."""
+    def _absorb(self, form: Form, name: str) -> None:
+        """Replace the source ``name`` of ``form`` by that tensor's own form; or NotOneConv."""
         inner, outer = self.forms[name], form.terms[name]
-        terms = {source: term for source, term in form.terms.items() if source != name}
+        changed: dict[str, Term] = {}
+        cost = form.macs_fused - outer.geometry.multiply_adds
         for source, term in inner.terms.items():
             geometry, reads = term.geometry.then(outer.geometry), term.reads
-            if source in terms:
-                geometry, reads = terms[source].geometry + geometry, terms[source].reads + reads
-            terms[source] = Term(geometry, reads)
-        if len(terms) > max(OPEN_SOURCES, len(form.terms)):
+            if source in form.terms:
+                other = form.terms[source]
+                cost -= other.geometry.multiply_adds
+                geometry, reads = other.geometry + geometry, other.reads + reads
+            cost += geometry.multiply_adds
+            changed[source] = Term(geometry, reads)
+        sources = len(form.terms) - 1 + sum(source not in form.terms for source in changed)
+        if sources > max(OPEN_SOURCES, len(form.terms)):
             raise NotOneConv(f"its branches start from more than {OPEN_SOURCES} tensors")
         height, width = outer.geometry.stride
-        result = Form(
-            terms,
-            form.nodes + inner.nodes,
-            form.convs + inner.convs,
-            form.macs + inner.macs * height * width,
-            form.additions + inner.additions * height * width,
-        )
+        macs = form.macs + inner.macs * height * width
+        additions = form.additions + inner.additions * height * width
         # A pool among several sources is not done yet: the kernel of a branch may take it in.
-        limit = result.macs + (result.additions if len(terms) > 1 else 0)
-        if result.macs_fused > limit and not self._allow_costlier:
+        limit = macs + (additions if sources > 1 else 0)
+        if cost > limit and not self._allow_costlier:
             raise NotOneConv(
-                f"one convolution would take {result.macs_fused:,} multiply-adds a pixel where "
-                f"the branches take {result.macs:,}"
+                f"one convolution would take {cost:,} multiply-adds a pixel where the branches "
+                f"take {macs:,}"
             )
-        return result
+        del form.terms[name]
+        form.terms.update(changed)
+        form.nodes, form.convs = form.nodes + inner.nodes, form.convs + inner.convs
+        form.macs, form.additions, form.macs_fused = macs, additions, cost
 
 
 def _start(operation: Operation) -> Form:
     """A node on its own."""
-    terms: dict[str, Term] = {}
-    for name in operation.inputs:
-        terms[name] = Term(operation.geometry, operation.inputs.count(name))
+    reads = Counter(operation.inputs)
+    terms = {name: Term(operation.geometry, count) for name, count in reads.items()}
     cost = operation.geometry.multiply_adds
-    return Form(terms, 1, *((1, cost, 0) if operation.is_conv else (0, 0, cost)))
+    conv = operation.is_conv
+    return Form(terms, 1, int(conv), cost if conv else 0, 0 if conv else cost, cost * len(terms))
 
 
 def select_regions(

@@ -17,11 +17,17 @@ from .plan import Plan
 from .regions import Region
 from .result import FusedRegion, LeftRegion
 
-_DTYPES = {
+Weights = NDArray[np.floating[Any]]
+
+_DTYPES: dict[int, type[np.floating[Any]]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
     TensorProto.DOUBLE: np.float64,
 }
+#: A cast loses at most one unit roundoff of a weight, and more only below the normal numbers.
+_LOSS = 4.0
+#: A channel this much quieter than the loudest counts as silent, as in the proof.
+_SILENT = 1e-6
 
 
 def carry_out(plan: Plan) -> tuple[tuple[FusedRegion, ...], tuple[LeftRegion, ...]]:
@@ -76,14 +82,14 @@ class _Rewriter:
         self._reads = Counter({name: len(nodes) for name, nodes in index.readers.items()})
 
     def replace(self, region: Region, conv: LinearConv) -> None:
-        """One Conv where the last node of ``region`` stood; NotOneConv if its weights overflow."""
+        """One Conv where the last node of ``region`` stood.
+
+        NotOneConv where the precision of the model cannot hold its weights.
+        """
         nodes = [self._index.nodes[number] for number in region.nodes]
         first = next(node for node in nodes if node.op_type == "Conv")
-        dtype = _DTYPES[self._index.data_type(first.input[1])]  # type: ignore[index]
-        with np.errstate(over="ignore"):
-            kernel, bias = (value.numpy().astype(dtype) for value in (conv.kernel, conv.bias))
-        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-            raise NotOneConv(f"the folded weights are too large for {np.dtype(dtype).name}")
+        dtype = _DTYPES[self._index.data_type(first.input[1])]
+        kernel, bias = _cast(conv, dtype)
         end = nodes[-1].output[0]
         inputs = [region.source, self._add_weight(f"{end}.weight", kernel)]
         if bias.any():
@@ -102,7 +108,7 @@ class _Rewriter:
         for number in region.nodes:
             self._remove(number)
 
-    def _add_weight(self, wanted: str, values: NDArray[np.floating[Any]]) -> str:
+    def _add_weight(self, wanted: str, values: Weights) -> str:
         name = self._fresh(wanted)
         self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         if self._index.model.skeleton.ir_version < 4:  # every initializer was an input then
@@ -120,19 +126,22 @@ class _Rewriter:
 
     def _remove(self, number: int) -> None:
         """Take out a node, and the constants that only it still read."""
-        self._removed.add(number)
-        if number not in self._new:
-            self._gone.update(self._index.nodes[number].output)
-        for name in filter(None, self._index.nodes[number].input):
-            self._reads[name] -= 1
-            unread = not self._reads[name] and name not in self._index.held
-            if not unread or not self._index.is_constant(name):
-                continue
-            if name in self._weights:
-                del self._weights[name]
-                self._gone.add(name)
-            else:
-                self._remove(self._index.producer[name])
+        queue = [number]
+        while queue:
+            number = queue.pop()
+            self._removed.add(number)
+            if number not in self._new:
+                self._gone.update(self._index.nodes[number].output)
+            for name in filter(None, self._index.nodes[number].input):
+                self._reads[name] -= 1
+                unread = not self._reads[name] and name not in self._index.held
+                if not unread or not self._index.is_constant(name):
+                    continue
+                if name in self._weights:
+                    del self._weights[name]
+                    self._gone.add(name)
+                else:
+                    queue.append(self._index.producer[name])
 
     def finish(self) -> None:
         """Put the new list of nodes in place, and forget what was declared of vanished tensors."""
@@ -151,6 +160,26 @@ class _Rewriter:
             _drop(self._graph.input, "name", self._gone)
 
 
+def _cast(conv: LinearConv, dtype: type[np.floating[Any]]) -> tuple[Weights, Weights]:
+    """Kernel and bias in ``dtype``; NotOneConv where they are out of its range.
+
+    Loss in the bias is none: what it is added to is rounded as coarsely itself.
+    """
+    exact, offset = conv.kernel.numpy(), conv.bias.numpy()
+    if not (np.isfinite(exact).all() and np.isfinite(offset).all()):
+        raise NotOneConv("the folded weights hold NaN or infinity")
+    with np.errstate(over="ignore"):
+        kernel, bias = exact.astype(dtype), offset.astype(dtype)
+    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+        raise NotOneConv(f"the folded weights are too large for {np.dtype(dtype).name}")
+    size = np.abs(exact).max((1, 2, 3))
+    lost = np.abs(kernel.astype(np.float64) - exact).max((1, 2, 3))
+    unit = float(np.finfo(dtype).eps) / 2
+    if (lost > _LOSS * unit * np.maximum(size, _SILENT * size.max())).any():
+        raise NotOneConv(f"the folded weights are too small for {np.dtype(dtype).name}")
+    return kernel, bias
+
+
 def _drop(entries: Any, key: str, names: set[str]) -> None:
     """Remove the entries of a repeated field that speak of ``names``."""
     kept = [entry for entry in entries if getattr(entry, key) not in names]
@@ -165,6 +194,7 @@ def _all_names(index: GraphIndex) -> set[str]:
     bodies = [body for node in index.nodes for body in subgraphs(node)]
     for graph in (index.model.graph, *bodies):
         names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
+        names.update(sparse.values.name for sparse in graph.sparse_initializer)
         for node in graph.node:
             names.update((node.name, *node.input, *node.output))
     return names
