@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from . import options
-from .console import made, print_json, say, spinner, uninterrupted
+from .console import Stopwatch, made, print_json, say, spinner, uninterrupted
 from .subject import check_options, refuse_options, take
+
+if TYPE_CHECKING:
+    from ..steps.fuse import FuseResult
 
 
 @click.command("fuse")
@@ -74,22 +77,17 @@ def command(
     """
     if not verify:
         refuse_options(("images",), "--no-verify leaves out the proof")
+    if output is not None:
+        refuse_options(("name", "engines"), "--output says where the model goes")
     taken = take(subject)
     check_options(taken)
     name = name or taken.name
     if taken.is_onnx:
-        if output is not None:
-            refuse_options(("name", "engines"), "--output says where the model goes")
-        else:
-            from ..workspace import Workspace
-
-            output = Workspace(engines).claim_graph(name or taken.path.stem, taken.path)
-        _fuse_graph(taken.path, output, allow_costlier, verify, images, as_json)
+        target = output or _default_output(taken.path, engines, name)
+        _fuse_graph(taken.path, target, allow_costlier, verify, images, as_json)
         return
     with spinner(f"fusing {taken.path}") as elapsed:
         with uninterrupted():
-            from ..report.fuse import found_lines
-            from ..report.proof import proof_lines
             from ..steps.fuse import fuse_checkpoint
             from ..steps.weights import Reading
             from ..workspace import Workspace
@@ -106,6 +104,15 @@ def command(
             images=images,
             device=device,
         )
+    _tell(result, elapsed)
+    if as_json:
+        print_json(result.artifact)
+
+
+def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
+    from ..report.fuse import found_lines
+    from ..report.proof import proof_lines
+
     for line in found_lines(result):
         say(line)
     if result.artifact.source_form == "deploy":
@@ -119,8 +126,12 @@ def command(
     say(f"current model: {result.folder.name}")
     for path in result.files:
         made(path, elapsed, verdict)
-    if as_json:
-        print_json(result.artifact)
+
+
+def _default_output(path: Path, engines: Path, name: str | None) -> Path:
+    from ..workspace import Workspace
+
+    return Workspace(engines).claim_graph(name or path.stem, path)
 
 
 def _fuse_graph(
