@@ -29,6 +29,8 @@ PLACES = {
     "yolov6": ("backbone.ERBlock_{}.1", "neck.Rep_p{}.conv1"),
     "rtdetrv2": ("stages.{}.blocks.0", "backbone.stages.{}.b"),
     "yolov9": ("model.{}", "model.{}.m.0.cv1"),
+    "timm-fastvit": ("stages.{}.pos_emb", "net.stages.{}.pos_emb"),
+    "fastvit": ("network.{}", "backbone.network.{}"),
     "repvit": ("net{}.classifier", "net{}.head"),
     "repopt-vgg": ("stage1.{}", "backbone.stage2.{}"),
 }
@@ -64,12 +66,14 @@ class Made:
     def __post_init__(self) -> None:
         self.random = random.Random(self.choice)
         self.noise = torch.Generator().manual_seed(self.choice)
+        #: A depthwise kernel without a batch norm, which is all that names it a block.
+        self.lone = any(branch.depthwise for branch in self.family.branches)
         self.branches = self._pick_branches()
         self._pick_channels()
         pick = self.random.choice
         linear = any(kind_of(step) == "linear" for steps in self.branches for step in steps)
         #: MegEngine's grouped kernels are [g, out/g, in/g, kh, kw], its norms [1, C, 1, 1]
-        self.five = self.groups > 1 and not linear and pick((True, False))
+        self.five = self.groups > 1 and not linear and not self.lone and pick((True, False))
         self.flat_norms = linear or pick((True, True, False))
         self.dtype, self.norm_dtype = pick(DTYPES), pick((None, None, torch.float32))
         sides = {branch.steps: branch.kernel for branch in self.family.branches}
@@ -116,7 +120,8 @@ class Made:
         elif self.passes:
             self.groups = pick([g for g in range(1, size + 1) if size % g == 0])
         elif () in self.branches:
-            kind = pick(("square", "depthwise", "wider", "narrower", "grouped"))
+            kinds = ("square", "depthwise", "wider", "narrower", "grouped")
+            kind = "depthwise" if self.lone else pick(kinds)
             strided = self.family.strided and re.search(self.family.strided, self.path)
             self.passes = kind in ("square", "depthwise") and not strided
             if kind == "depthwise":

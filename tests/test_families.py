@@ -17,7 +17,7 @@ from repvgg_deploy.reparam.blocks import BN_LEAVES
 from repvgg_deploy.reparam.families import FAMILIES as TABLE
 from repvgg_deploy.reparam.find import find_blocks, pick_families
 from repvgg_deploy.reparam.state_dict import fuse_in_place
-from repvgg_deploy.steps.weights import Reading, read_weights
+from repvgg_deploy.steps.weights import Reading, WeightsFile, read_weights
 
 from .conftest import Cli
 from .helpers import GOLDEN
@@ -262,3 +262,99 @@ def test_squeeze_excitation_and_the_batch_norm_after_it_stay(name: str) -> None:
     assert len(kept) >= 5
     assert all(fused[key] is tensor for key, tensor in kept.items())
     assert prove_blocks(state, fused, [block], CPU).passed
+
+
+def rep_conv(path: str) -> dict[str, Tensor]:
+    """RepConv as YOLOv9 and Ultralytics have it, with the batch norm of its identity."""
+    state = {f"{path}.conv1.conv.weight": torch.ones(4, 4, 3, 3)}
+    state[f"{path}.conv2.conv.weight"] = torch.ones(4, 4, 1, 1)
+    for name in ("conv1.bn", "conv2.bn", "bn"):
+        state |= {f"{path}.{name}.{leaf}": torch.ones(4) for leaf in BN_LEAVES}
+    return state
+
+
+def read(tmp_path: Path, state: dict[str, Tensor], **reading: object) -> WeightsFile:
+    torch.save(state, tmp_path / "x.pth")
+    return read_weights(tmp_path / "x.pth", Reading(**reading))  # type: ignore[arg-type]
+
+
+def test_no_block_is_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    """RT-DETRv2's block lacks the batch norm of the identity, and has the rest of the names."""
+    there = read(tmp_path, rep_conv("stages.0.b"))
+    assert there.blocks == []
+    assert "--family yolov9 takes that" in there.left["stages.0.b"]
+    by_name = read(tmp_path, rep_conv("stages.0.b"), family="yolov9")
+    assert [len(block.branches) for block in by_name.blocks] == [3]
+    assert read(tmp_path, rep_conv("enc.0"), family="rtdetrv2").blocks == []
+    assert read(tmp_path, rep_conv("enc.0"), eps=1e-3).blocks == []
+    scaled = read(tmp_path, {**rep_conv("model.0"), "model.0.alpha": torch.ones(1)})
+    assert "alpha" not in {key for b in scaled.blocks for key in b.keys(scaled.checkpoint.state)}
+
+
+def test_layers_in_a_row_are_no_branches(tmp_path: Path) -> None:
+    """A 3x3 and then a 1x1 have the names that two parallel ones have elsewhere."""
+    state = load_checkpoint(GOLDEN / "official_plain.pth").state
+    row = {key: value for key, value in rep_conv("head").items() if not key.startswith("head.bn")}
+    for eps in (None, 1e-5):
+        blocks = read(tmp_path, state | row, eps=eps).blocks
+        assert {block.family.family for block in blocks} == {"repvgg"}
+        assert len(blocks) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("encoder.pos_enc", (64, 64)),  # a linear layer
+        ("encoder.pos_enc", (100, 64)),  # an embedding
+        ("pos_emb.pos_enc", (64, 2, 1, 1)),
+        ("pos_emb.pos_enc", (64, 64)),
+        ("network.0.pe", (64, 3, 7, 7)),  # a patch embedding
+        ("patch.pe", (64, 1, 7, 7)),
+    ],
+)
+def test_layers_of_the_names_of_position_encodings_stay(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    state = {f"{name}.weight": torch.ones(shape), f"{name}.bias": torch.ones(64)}
+    assert read(tmp_path, state).blocks == []
+
+
+def test_a_kernel_of_three_dimensions_is_no_grouped_one(tmp_path: Path) -> None:
+    state = {"b.conv_kxk.0.conv.weight": torch.ones(6, 1, 3, 3, 3)}
+    for name in ("b.conv_kxk.0.bn", "b.identity"):
+        state |= {f"{name}.{leaf}": torch.ones(6) for leaf in BN_LEAVES}
+    weights = read(tmp_path, state)
+    assert weights.blocks == []
+    assert "3-D convolution" in weights.left["b"]
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_a_numbered_branch_that_is_missing_is_refused(tmp_path: Path, number: str) -> None:
+    state = load_checkpoint(path_of("apple_mobileone")).state
+    kept = {k: v for k, v in state.items() if f"stage1.0.rbr_conv.{number}." not in k}
+    assert len(kept) < len(state)
+    with pytest.raises(UserError, match=r"block stage1\.0: .*rbr_conv.* no whole branch"):
+        read(tmp_path, kept)
+
+
+def test_plain_layers_take_no_part_of_a_block_that_is_unclear(tmp_path: Path) -> None:
+    state = load_checkpoint(path_of("yolov7_repconv")).state
+    block = {k: v for k, v in load_checkpoint(path_of("yolov6_blocks")).state.items() if "rbr" in k}
+    state |= {k.replace("backbone.", "enc."): v for k, v in block.items()}
+    weights = read(tmp_path, state)
+    assert {b.family.family for b in weights.blocks} == {"yolov7"}
+    assert all("--family yolov6" in reason for reason in weights.left.values())
+    assert len(weights.left) == 4
+    by_eps = read(tmp_path, state, eps=1e-3)
+    assert len(by_eps.blocks) == len(weights.blocks) + 4
+
+
+def test_plain_layers_beside_repopt_vgg_stay(tmp_path: Path) -> None:
+    """mmcv calls the parts of a ConvModule conv and bn too."""
+    state = load_checkpoint(path_of("repoptvgg_csla")).state
+    moved = {f"backbone.{key}": value for key, value in state.items()}
+    moved["neck.lateral.conv.weight"] = torch.ones(4, 4, 1, 1)
+    moved |= {f"neck.lateral.bn.{leaf}": torch.ones(4) for leaf in BN_LEAVES}
+    weights = read(tmp_path, moved)
+    assert len(weights.blocks) == len(read(tmp_path, state).blocks)
+    assert weights.left == {}

@@ -40,7 +40,7 @@ def test_a_block_by_hand() -> None:
             ("weight", "bias", "running_mean", "running_var"), values, strict=True
         ):
             state[f"b.{name}.{leaf}"] = torch.tensor([float(value)])
-    (block,) = find_blocks(state, anywhere=True).blocks
+    (block,) = find_blocks(state, asked=True).blocks
     weight, bias = fold_block(state, block, eps=1.0)
     assert weight.tolist() == [[[[1, 2, 3], [4, 31 - 5, 6], [7, 8, 9]]]]
     assert bias.tolist() == [7]

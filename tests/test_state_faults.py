@@ -95,7 +95,7 @@ def effect(state: State, made: Made, weight: Tensor, bias: Tensor) -> float:
 def faulty(file: File, kind: str, seed: int) -> tuple[TrainBlock, State, float] | None:
     """A fused file with a fault in one block, and its effect; None: that block cannot have it."""
     pick = random.Random(seed)
-    blocks = find_blocks(file.state, file.families).blocks
+    blocks = find_blocks(file.state, file.families, megengine=True).blocks
     block = pick.choice(blocks)
     fault = wrong(file.state, block, kind, pick)
     if fault is None:
@@ -115,7 +115,7 @@ def test_a_fault_fails_the_proof(numbers: list[int], seed: int, kind: str) -> No
     assume(fault is not None and fault[2] > VISIBLE)
     assert fault is not None
     block, fused, _ = fault
-    blocks = find_blocks(file.state, file.families).blocks
+    blocks = find_blocks(file.state, file.families, megengine=True).blocks
     proof = prove_blocks(file.state, fused, blocks, CPU)
     name = block.path or block.family.block
     assert {line.split(":")[0] for line in proof.failures} == {name}

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def found_in(file: File) -> list[tuple[TrainBlock, Made]]:
     """The blocks of a file, each with what was made there."""
-    found = find_blocks(file.state, file.families)
+    found = find_blocks(file.state, file.families, megengine=True)
     assert found.left == {}
     made = {block.path: block for block in file.made}
     assert sorted(b.path for b in found.blocks) == sorted(made)

@@ -122,8 +122,12 @@ class TrainBlock:
         return list(dict.fromkeys(key for step in self.steps() for key in step.keys(state)))
 
 
-def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | None:
-    """The block of ``family`` at ``path``; None where kernels have another size than its own.
+def read_block(
+    state: State, path: str, family: BlockFamily, megengine: bool = False
+) -> TrainBlock | None:
+    """The block of ``family`` at ``path``; None where kernels are not as its own have to be.
+
+    ``megengine``: kernels of five dimensions are grouped ones.
 
     Raises:
         Misfit: a branch that it must have is missing, in part or as a whole, or shapes do not fit.
@@ -138,8 +142,10 @@ def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | Non
                 return None  # names that other blocks have as well
             name = branch.steps[0].replace(NUMBER, "0")
             raise Misfit(path, f"{name}.weight is missing.", damaged=False)
-        sizes = [state[key].shape[-1] for found_one in found if (key := found_one.kernel_key)]
-        if branch.kernel and any(size != branch.kernel for size in sizes):
+        kernels = [state[key] for found_one in found if (key := found_one.kernel_key)]
+        if any(weight.ndim == 5 for weight in kernels) and not megengine:
+            raise Misfit(path, "a 3-D convolution is no part of any block.", damaged=False)
+        if any(not _is_as_said(weight, branch) for weight in kernels):
             return None
         branches += found
     outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
@@ -147,6 +153,13 @@ def read_block(state: State, path: str, family: BlockFamily) -> TrainBlock | Non
         raise Misfit(path, f"{family.outer_norm}.weight is missing.", damaged=False)
     folded = None if family.keeps_outer_norm else outer
     return _with_geometry(state, path, family, branches, folded)
+
+
+def _is_as_said(weight: Tensor, branch: Branch) -> bool:
+    """Whether a kernel has the size and the groups that its branch always has."""
+    if branch.kernel and (weight.ndim < 4 or weight.shape[-1] != branch.kernel):
+        return False
+    return not branch.depthwise or (weight.ndim == 4 and weight.shape[1] == 1)
 
 
 def _read_branch(state: State, path: str, branch: Branch) -> Iterator[TrainBranch]:
@@ -160,7 +173,8 @@ def _read_branch(state: State, path: str, branch: Branch) -> Iterator[TrainBranc
         if steps[0] is None and not any(step and step.kind != "scale" for step in steps):
             return  # a scale may be shared by several branches
         if missing := [name for name, step in zip(names, steps, strict=True) if step is None]:
-            reason = f"{missing[0]}.weight is missing; fuse needs every tensor of a branch, so use "
+            tensor = missing[0].removesuffix(".weight")
+            reason = f"{tensor}.weight is missing; fuse needs every tensor of a branch, so use "
             raise Misfit(path, reason + "the checkpoint as training saved it.", damaged=True)
         yield TrainBranch(branch, tuple(step for step in steps if step is not None))
         if names == list(branch.steps):
@@ -179,7 +193,7 @@ def _read_step(state: State, path: str, name: str) -> Step | None:
             return Step("linear", full)
         if weight.ndim not in (4, 5):
             reason = f"{name}.weight has shape {tuple(weight.shape)}, not 4 dimensions."
-            raise Misfit(path, reason, damaged=True)
+            raise Misfit(path, reason, damaged=False)
         return Step("conv", full)
     if leaves and len(leaves) < len(BN_LEAVES):
         missing = next(leaf for leaf in BN_LEAVES if leaf not in leaves)

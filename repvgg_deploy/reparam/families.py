@@ -10,6 +10,8 @@ _YOLO_EPS = 1e-3  # these code bases set it on every batch norm when they build 
 
 _CSP_RESNET = r"(^|\.)stages\.\d+\."  # RT-DETRv2's backbone, as in PP-YOLOE
 
+_REPOPT = r"(^|\.)stage(0|\d\.\d+)$"
+
 _DENSE, _POINTWISE = conv_bn("rbr_dense"), conv_bn("rbr_1x1")
 
 
@@ -137,7 +139,12 @@ FAMILIES: tuple[BlockFamily, ...] = (
         tail=("se", "act"),
     ),
     BlockFamily(
-        "timm-fastvit", "RepConditionalPosEnc", (Branch(("pos_enc",)), Branch()), "reparam_conv"
+        "timm-fastvit",
+        "RepConditionalPosEnc",
+        (Branch(("pos_enc",), kernel=7, depthwise=True), Branch()),
+        "reparam_conv",
+        where=r"(^|\.)pos_emb$",
+        only_there=True,
     ),
     BlockFamily(
         "timm-mobileone",
@@ -165,7 +172,14 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "lkb_reparam",
         tail=("activation",),
     ),
-    BlockFamily("fastvit", "RepCPE", (Branch(("pe",), kernel=7), Branch()), "reparam_conv"),
+    BlockFamily(
+        "fastvit",
+        "RepCPE",
+        (Branch(("pe",), kernel=7, depthwise=True), Branch()),
+        "reparam_conv",
+        where=r"(^|\.)network\.\d+$",
+        only_there=True,
+    ),
     BlockFamily(
         "mobileone", "MobileOneBlock", _MOBILEONE, "reparam_conv", tail=("se", "activation")
     ),
@@ -190,6 +204,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "conv",
         tail=("act",),
         where=_CSP_RESNET,
+        only_there=True,
     ),
     BlockFamily(
         "rtdetrv2",
@@ -198,6 +213,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "conv",
         tail=("act",),
         where=_CSP_RESNET,
+        only_there=True,
     ),
     BlockFamily(
         "yolov9",
@@ -207,6 +223,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         _YOLO_EPS,
         tail=("act",),
         where=r"(^|\.)model\.\d+",
+        only_there=True,
     ),
     _plain_conv("yolov9"),
     BlockFamily(
@@ -270,13 +287,15 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "conv",
         outer_norm="bn",
         tail=("relu", "post_se"),
+        where=_REPOPT,
+        only_there=True,
     ),
     replace(
         _plain_conv("repopt-vgg"),
         block="RealVGGBlock",
         eps=1e-5,
         tail=("relu", "post_se"),
-        where=r"(^|\.)stage(0|\d\.\d+)$",
+        where=_REPOPT,
         only_there=True,
         companion=False,
     ),

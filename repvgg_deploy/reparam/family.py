@@ -25,6 +25,8 @@ class Branch:
     optional: bool = False
     #: Size of the branch's kernel, where the names alone could mean another kind of block.
     kernel: int | None = None
+    #: The kernel has one input channel a group, where the names alone could mean other layers.
+    depthwise: bool = False
     #: In place of steps: average pooling of this size, stride 1, zeros padded and counted.
     average_pool: int | None = None
     #: Where a module keeps a branch without tensors; None there: this block lacks it.
@@ -75,7 +77,7 @@ class BlockFamily:
     tail: tuple[str, ...] = ()
     #: Pattern of the paths where a checkpoint has these blocks, if names alone could mean others.
     where: str = ""
-    #: Elsewhere the same names are other things, and not even ``--family`` makes them blocks.
+    #: Elsewhere the same names are mostly other things, so that only ``--family`` looks there.
     only_there: bool = False
     #: Pattern of the paths of blocks that downsample, and so have no identity whatever their shape.
     strided: str = ""

@@ -24,7 +24,7 @@ from ..models.network import RepVGG
 from ..models.spec import OFFICIAL_EPS, ArchSpec, Form
 from ..reparam.blocks import TrainBlock
 from ..reparam.families import FAMILIES
-from ..reparam.find import Found, find_blocks, pick_families
+from ..reparam.find import find_blocks, pick_families
 
 #: Pixels a side of the images that a proof makes up: the smallest power of two at which the last
 #: stage of a RepVGG still sees more than one pixel.
@@ -112,7 +112,13 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     """
     checkpoint = load_checkpoint(path, reading.ema)
     try:
-        found = _find(checkpoint.state, reading)
+        found = find_blocks(
+            checkpoint.state,
+            pick_families(reading.family),
+            asked=reading.family is not None,
+            eps_known=reading.eps is not None,
+            megengine=checkpoint.kind == "numpy pickle",
+        )
         whole, partial = _whole_network(checkpoint.state, found.blocks, reading)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -120,32 +126,6 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     used = list(state) if whole else [key for block in found.blocks for key in block.keys(state)]
     check_values(state, used, path)
     return WeightsFile(checkpoint, reading, found.blocks, found.left, whole, partial)
-
-
-def _find(state: Mapping[str, Tensor], reading: Reading) -> Found:
-    """The blocks of the asked family, or of all; those of others are named as left."""
-    families = pick_families(reading.family)
-    eps_known = reading.eps is not None
-    if reading.family is None:
-        return find_blocks(state, families, eps_known=eps_known)
-    others = _others(state)
-    found = find_blocks(state, families, anywhere=True, eps_known=eps_known, others=others)
-    taken = {key for block in found.blocks for key in block.keys(state)}
-    left = {
-        block.path: f"is of {block.family.family}, and --family asks for {reading.family} alone"
-        for block in others
-        if taken.isdisjoint(block.keys(state))
-    }
-    return Found(found.blocks, {**left, **found.left})
-
-
-def _others(state: Mapping[str, Tensor]) -> list[TrainBlock]:
-    """Blocks that would be found if no family were asked for, plain layers left out."""
-    try:
-        found = find_blocks(state, pick_families(None), eps_known=True)
-    except UserError:
-        return []  # unclear whose they are, which is why one was asked for
-    return [block for block in found.blocks if not block.family.companion]
 
 
 def _whole_network(

@@ -81,7 +81,9 @@ def _is_worth_saying(
 
 
 def _is_sought(path: str, family: BlockFamily) -> bool:
-    return not (family.companion or (family.only_there and not re.search(family.where, path)))
+    """A single layer is a block at its own place only; of others, the check of forward decides."""
+    is_plain = family.only_there and len(_stepped(family)) == 1
+    return not (family.companion or (is_plain and not re.search(family.where, path)))
 
 
 def _may_stand(tree: Tree, path: str, family: BlockFamily) -> bool:
