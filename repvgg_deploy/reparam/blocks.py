@@ -193,7 +193,7 @@ def _read_step(state: State, path: str, name: str) -> Step | None:
             return Step("linear", full)
         if weight.ndim not in (4, 5):
             reason = f"{name}.weight has shape {tuple(weight.shape)}, not 4 dimensions."
-            raise Misfit(path, reason, damaged=False)
+            raise Misfit(path, reason, damaged=weight.ndim != 3)  # 1-D convolutions have 3
         return Step("conv", full)
     if leaves and len(leaves) < len(BN_LEAVES):
         missing = next(leaf for leaf in BN_LEAVES if leaf not in leaves)

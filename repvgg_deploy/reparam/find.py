@@ -138,10 +138,10 @@ class _Search:
                     f"is of {family}, and --family asks for {self._families[0].family} alone"
                 )
             elif reading.wanted and larger:
-                whole = larger[0].block.family
+                other = larger[0].block.family
                 self.left[reading.block.path] = (
-                    f"looks like a part of what {whole.family} calls {whole.block}; "
-                    f"--family {whole.family} takes that"
+                    f"looks like a part of what {other.family} calls {other.block}; "
+                    f"--family {other.family} takes that"
                 )
 
     def decide_elsewhere(self, eps_known: bool) -> None:
