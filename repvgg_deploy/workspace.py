@@ -142,7 +142,8 @@ class Workspace:
             return str(json.loads(self._pointer.read_text())["model"])
         except FileNotFoundError:
             raise UserError(
-                f"{self.root}: nothing is fused here yet; run repvgg-deploy fuse CHECKPOINT first."
+                f"{self.root}: no checkpoint is fused here yet; run repvgg-deploy fuse CHECKPOINT "
+                "first (a fused ONNX model is for verify A.onnx B.onnx and your own runtime)."
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

@@ -207,7 +207,7 @@ def test_wrong_usage(
 def test_nothing_fused_yet(cli: Cli, command: list[str]) -> None:
     result = cli(*command)
     assert result.code == 1
-    assert "nothing is fused here yet; run repvgg-deploy fuse CHECKPOINT first" in result.err
+    assert "no checkpoint is fused here yet; run repvgg-deploy fuse CHECKPOINT first" in result.err
     assert not Path("engines").exists()
 
 

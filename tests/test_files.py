@@ -172,7 +172,7 @@ def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("prepare", "sentence"),
     [
-        (lambda root: None, "nothing is fused here yet"),
+        (lambda root: None, "no checkpoint is fused here yet"),
         (lambda root: (root / "current.json").write_text("{"), "is damaged"),
         (
             lambda root: (root / "current.json").write_text('{"model": "gone"}'),

@@ -76,12 +76,19 @@ def test_an_activation_with_weights_is_no_squeeze_excitation(tmp_path: Path) -> 
 
 
 def test_fused_and_foreign_checkpoints_have_nothing_to_fuse(cli: Cli, tmp_path: Path) -> None:
-    assert "nothing to fuse" in cli("inspect", GOLDEN / "official_deployed.pth").out
+    out = cli("inspect", GOLDEN / "official_deployed.pth").out
+    assert "nothing to fuse: it is fused already." in out
     torch.save({"fc.weight": torch.ones(3, 2)}, tmp_path / "foreign.pth")
     result = cli("inspect", "foreign.pth")
     assert result.code == 0
     assert "no known blocks" in result.out
+    assert "can be fused through its ONNX file." in result.out
     assert "parameters: 6; fused: 6" in result.out
+    result = cli("inspect", GOLDEN / "official_plain.pth", "--family", "yolov7")
+    assert "nothing to fuse: no blocks of yolov7 found; leave out --family" in result.out
+    refused = cli("fuse", GOLDEN / "official_plain.pth", "--family", "yolov7")
+    assert refused.code == 1
+    assert "Nearest: block stage0: is of repvgg, and --family asks for yolov7 alone." in refused.err
 
 
 def test_the_table_of_a_graph(cli: Cli) -> None:

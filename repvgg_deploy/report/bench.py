@@ -55,7 +55,7 @@ def _speedup(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
     if ratio.low is None or ratio.high is None:
-        return f"~{ratio.value:.2f}x [too few samples]"
+        return "- [too few samples]"
     return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 

@@ -37,7 +37,7 @@ def checkpoint_text(found: CheckpointInspection) -> str:
         ]
         lines.append(table(_BLOCK_HEADER, rows, left=3))
     else:
-        lines.append("nothing to fuse")
+        lines.append(f"nothing to fuse: {found.nothing}")
     lines += [f"stays as it is: block {path}: {reason}" for path, reason in found.left.items()]
     if found.training_only:
         count = len(found.training_only)

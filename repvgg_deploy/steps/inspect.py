@@ -21,14 +21,15 @@ from .inventory import (
     parameters,
     training_only,
 )
-from .weights import Reading, WeightsFile, read_weights
+from .weights import Reading, WeightsFile, read_weights, why_no_blocks
 
 
 @dataclass(frozen=True)
 class CheckpointInspection:
     """``left`` maps the paths of blocks that would stay as they are to the reason.
 
-    ``held`` says how the state dict was held in the file. ``training_only`` are keys that fuse
+    ``held`` says how the state dict was held in the file. ``nothing`` says why there is nothing to
+    fuse, and is empty where there is. ``training_only`` are keys that fuse
     leaves out. ``spec`` is None where the file holds no whole RepVGG network; ``not_whole`` says
     why. Parameters are what training learns, so without batch norm's statistics.
     """
@@ -40,6 +41,7 @@ class CheckpointInspection:
     architecture: str
     spec: dict[str, Any] | None
     not_whole: str
+    nothing: str
     reading: Reading
     kinds: list[BlockCount]
     blocks: list[BlockEntry]
@@ -81,6 +83,7 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         architecture=architecture(weights),
         spec=None if weights.whole is None else weights.whole.spec.to_dict(),
         not_whole=_not_whole(weights),
+        nothing=_why_nothing(weights),
         reading=reading,
         kinds=count_blocks(weights),
         blocks=blocks,
@@ -89,6 +92,12 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         parameters=before,
         parameters_after=before - saved - parameters(weights, dropped),
     )
+
+
+def _why_nothing(weights: WeightsFile) -> str:
+    if weights.blocks:
+        return ""
+    return "it is fused already." if weights.holds_fused else why_no_blocks(weights)
 
 
 def _not_whole(weights: WeightsFile) -> str:

@@ -160,15 +160,24 @@ def require_blocks(weights: WeightsFile) -> None:
     Raises:
         UserError: says what was looked for, and what came nearest.
     """
-    if weights.blocks or weights.holds_fused:
-        return
-    seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
-    nearest = next((f" Nearest: block {p}: {reason}" for p, reason in weights.left.items()), "")
-    raise UserError(
-        f"{weights.path}: no re-parameterizable blocks found (keys start with {seen}); "
-        "docs/families.md lists the code bases whose blocks fuse finds, and a model of any other "
-        f"code base can be fused through its ONNX file.{nearest}"
-    )
+    if not weights.blocks and not weights.holds_fused:
+        raise UserError(f"{weights.path}: {why_no_blocks(weights)}")
+
+
+def why_no_blocks(weights: WeightsFile) -> str:
+    """What was looked for in vain, and what came nearest."""
+    nearest = [f"Nearest: block {path}: {reason}" for path, reason in weights.left.items()][:1]
+    if weights.reading.family is not None:
+        found = f"no blocks of {weights.reading.family} found; leave out --family or name another."
+    else:
+        seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
+        found = (
+            f"no re-parameterizable blocks found (keys start with {seen}); docs/families.md lists "
+            "the code bases whose blocks fuse finds, and a model of any other code base can be "
+            "fused through its ONNX file."
+        )
+    text = " ".join([found, *nearest])
+    return text if text.endswith(".") else f"{text}."
 
 
 def proof_samples(
