@@ -95,7 +95,7 @@ def test_inputs_of_a_graph_come_by_name(cli: Cli) -> None:
     ("arguments", "said"),
     [
         ((MODEL, "--eps", "1e-3"), "--eps has no effect here: "),
-        ((MODEL, "--no-ema"), "--ema has no effect here: "),
+        ((MODEL, "--no-ema"), "--ema/--no-ema has no effect here: "),
         ((MODEL, "--pth"), "is an ONNX model"),
         ((MODEL, "-o", "x.onnx", "--name", "x"), "--name has no effect here: --output says"),
         ((GOLDEN / "official_plain.pth", "-o", "x.onnx"), "is a checkpoint, no ONNX model"),
