@@ -226,7 +226,12 @@ def test_two_onnx_models_on_images(pipeline: Cli) -> None:
 
 
 def test_options_without_effect_are_refused(pipeline: Cli) -> None:
-    for arguments in (["--eps", 1e-3], ["ckpt.pth", FUSED, "--model", "ckpt"]):
+    read = (["--eps", 0.1], ["--family", "nonsense"], ["--ema"], ["--device", "cpu"])
+    for arguments in (
+        ["--eps", 1e-3],
+        ["ckpt.pth", FUSED, "--model", "ckpt"],
+        *([ONNX, HALF, *option] for option in read),
+    ):
         result = pipeline("verify", *arguments)
         assert result.code == 2
         assert "has no effect here" in result.err

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..files import is_onnx
 from . import options
 from .console import print_json, say, spinner, uninterrupted
 from .subject import refuse_options
@@ -43,6 +44,9 @@ def command(
         raise click.UsageError("give two files, or none for the current model.")
     if files:
         refuse_options(("model", "engines"), "FILES are named")
+        if all(map(is_onnx, files)):
+            graphs = "both FILES are ONNX models"
+            refuse_options(("eps", "family", "ema", "device"), graphs)
     else:
         refuse_options(("eps", "family", "ema"), "the current model is read as fuse read it")
     with spinner("verifying") as elapsed:
