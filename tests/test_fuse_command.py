@@ -100,6 +100,7 @@ def test_inputs_of_a_graph_come_by_name(cli: Cli) -> None:
         ((MODEL, "-o", "x.onnx", "--name", "x"), "--name has no effect here: --output says"),
         ((GOLDEN / "official_plain.pth", "-o", "x.onnx"), "is a checkpoint, no ONNX model"),
         ((MODEL, "--no-verify", "--images", "x.npz"), "--no-verify leaves out the proof"),
+        ((GOLDEN / "official_plain.pth", "--no-verify", "--device", "cpu"), "--device has no"),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -120,6 +121,20 @@ def test_images_that_no_proof_would_read_are_refused(cli: Cli, name: str, said: 
     assert result.code == 1
     assert said in result.err
     assert not Path("engines").exists()
+
+
+def test_eps_of_what_is_fused_already_is_refused(cli: Cli) -> None:
+    result = cli("fuse", GOLDEN / "official_deployed.pth", "--eps", "1e-3")
+    assert result.code == 1
+    assert "is fused already, no batch norm to fold; leave out --eps" in result.err
+    assert not Path("engines").exists()
+
+
+@pytest.mark.parametrize("model", [MODEL, GOLDEN / "official_plain.pth"])
+def test_an_empty_name_is_no_name(cli: Cli, model: Path) -> None:
+    result = cli("fuse", model, "--name", "")
+    assert result.code == 1
+    assert "'' is no model name" in result.err
 
 
 def test_a_checkpoint_from_the_hub(cli: Cli, hub: StandIn) -> None:

@@ -69,6 +69,8 @@ def fuse_checkpoint(
     weights = read_weights(path, reading)
     require_blocks(weights)
     _check_images_matter(weights, images)
+    if reading.eps is not None and not weights.blocks:
+        raise UserError(f"{path}: is fused already, no batch norm to fold; leave out --eps.")
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks, described = count_blocks(weights), architecture(weights)
