@@ -19,7 +19,7 @@ from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 
 from .conftest import Cli
-from .helpers import golden, tiny_spec, training_state
+from .helpers import GOLDEN, golden, tiny_spec, training_state
 
 FUSED = Path("engines/ckpt/fused.safetensors")
 ONNX = Path("engines/ckpt/fp32.onnx")
@@ -223,6 +223,15 @@ def test_two_onnx_models_on_images(pipeline: Cli) -> None:
     result = pipeline("verify", ONNX, HALF, "--images", "few.npz", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)[0]["end_to_end"]["samples"] == 3
+
+
+def test_images_that_no_proof_of_blocks_would_read_are_refused(cli: Cli) -> None:
+    source = GOLDEN / "families/yolov7_repconv.pth"
+    assert cli("fuse", source).code == 0
+    for files in ((), (source, "engines/yolov7_repconv/fused.safetensors")):
+        result = cli("verify", *files, "--images", "gone.npz")
+        assert result.code == 1
+        assert "blocks are proved on noise of their own; leave out --images" in result.err
 
 
 def test_options_without_effect_are_refused(pipeline: Cli) -> None:

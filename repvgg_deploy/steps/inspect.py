@@ -21,7 +21,7 @@ from .inventory import (
     parameters,
     training_only,
 )
-from .weights import Reading, WeightsFile, read_weights
+from .weights import Reading, read_weights
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         form=weights.form,
         architecture=architecture(weights),
         spec=None if weights.whole is None else weights.whole.spec.to_dict(),
-        not_whole=_not_whole(weights),
+        not_whole=weights.partial,
         reading=reading,
         kinds=count_blocks(weights),
         blocks=blocks,
@@ -89,10 +89,6 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         parameters=before,
         parameters_after=before - saved - parameters(weights, dropped),
     )
-
-
-def _not_whole(weights: WeightsFile) -> str:
-    return weights.partial if weights.whole is None else ""
 
 
 def inspect_onnx(path: Path, *, allow_costlier: bool = False) -> OnnxInspection:

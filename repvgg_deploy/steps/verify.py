@@ -27,6 +27,7 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
 from ..workspace import ModelFolder
+from .fuse import refuse_images
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
 Subject = WeightsFile | OnnxInfo
@@ -91,6 +92,8 @@ def verify_pair(
     target = pick_device(device)
     if isinstance(reference, WeightsFile) and isinstance(candidate, WeightsFile):
         if reference.whole is None or candidate.whole is None:
+            if images is not None:
+                refuse_images((reference if reference.whole is None else candidate).path)
             return _verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(reference, WeightsFile)  # sorted: ONNX comes last
@@ -136,10 +139,6 @@ def _distance_from_training(subject: Subject) -> int:
     if isinstance(subject, OnnxInfo):
         return 2
     return 0 if subject.form == "train" else 1
-
-
-def _path(subject: Subject) -> Path:
-    return subject.path
 
 
 def _verify_networks(
@@ -198,7 +197,7 @@ def _verify_onnx(
     if network.spec.in_channels != candidate.channels:
         raise UserError(
             f"{candidate.path}: takes images of {candidate.channels} channels and "
-            f"{_path(reference)} of {network.spec.in_channels}; these are two networks."
+            f"{reference.path} of {network.spec.in_channels}; these are two networks."
         )
     samples = _samples_for(candidate, images)
     precision = candidate.precision
@@ -207,7 +206,7 @@ def _verify_onnx(
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
     output = run(OrtRunner(candidate.path), samples, candidate.batch)
     end_to_end = compare("end to end", truth, own, output, precision)
-    return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+    return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
 
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
