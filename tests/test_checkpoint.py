@@ -236,6 +236,9 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
     assert not (tmp_path / "boom").exists()  # no code of the file has run
 
 
+OTHER = nn.Conv2d(9, 9, 9).state_dict()
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -246,6 +249,15 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
         lambda model: {"state_dict": model.state_dict(), "args": Namespace()},
         lambda model: {"model": model.state_dict(), "args": Namespace()},
         lambda model: {"ema": model.state_dict(), "model": {}, "args": Namespace()},
+        *(
+            lambda model, name=name: {
+                "state_dict": OTHER,
+                "model": OTHER,
+                "args": Namespace(),
+                name: model.state_dict(),
+            }
+            for name in ("state_dict_ema", "model_ema")
+        ),
     ],
 )
 def test_the_lines_that_a_refusal_prints_work(
@@ -258,7 +270,7 @@ def test_the_lines_that_a_refusal_prints_work(
         load_checkpoint(Path("model.pt"))
     sentence, *lines = str(error.value).splitlines()
     assert sentence.endswith(":")
-    assert len(lines) == 3
+    assert len(lines) == 4
     exec("\n".join(line.strip() for line in lines), {"torch": torch})
     state = load_checkpoint(Path("state_dict.pth")).state
     assert state.keys() == model.state_dict().keys()

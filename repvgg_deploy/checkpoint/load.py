@@ -20,13 +20,13 @@ from ..errors import UserError
 from ..files import sha256_file
 from .check import check_storage
 from .numpy_pickle import read_numpy_pickle
-from .unwrap import unwrap
+from .unwrap import EMA, RAW, unwrap
 
-_ADVICE = """, and loading it could run any code that the file brings along, so it is refused. \
+_ADVICE = f""", and loading it could run any code that the file brings along, so it is refused. \
 Where you trust the file and have its code base, turn it into a state dict and give that:
     ckpt = torch.load("model.pt", map_location="cpu", weights_only=False)
-    model = next(filter(None, map(ckpt.get, ("ema", "model", "state_dict")))) \
-if type(ckpt) is dict else ckpt
+    names = {(*EMA, *RAW)}
+    model = next(filter(None, map(ckpt.get, names))) if type(ckpt) is dict else ckpt
     torch.save(model.float().state_dict() if hasattr(model, "float") else model, "state_dict.pth")\
 """
 Kind = Literal["torch", "safetensors", "numpy pickle"]
