@@ -234,6 +234,20 @@ def test_images_that_no_proof_of_blocks_would_read_are_refused(cli: Cli) -> None
         assert "blocks are proved on noise of their own; leave out --images" in result.err
 
 
+def test_the_moving_average_is_that_of_the_training_checkpoint(cli: Cli) -> None:
+    torch.save({"model": training_state(seed=1), "model_ema": training_state()}, "train.pth")
+    fused = "engines/train/fused.safetensors"
+    assert cli("fuse", "train.pth", "--ema").code == 0
+    assert cli("export", "--onnx", "--size", "32").code == 0
+    for files in ((), ("train.pth", fused), (fused, "train.pth")):
+        result = cli("verify", *files, *(["--ema"] if files else []))
+        assert result.code == 0, result.err
+    assert cli("verify", "train.pth", fused, "--no-ema").code == 3
+    refused = cli("verify", fused, fused, "--ema")
+    assert refused.code == 1
+    assert "holds no moving average, and neither does" in refused.err
+
+
 def test_options_without_effect_are_refused(pipeline: Cli) -> None:
     read = (["--eps", 0.1], ["--family", "nonsense"], ["--ema"], ["--device", "cpu"])
     for arguments in (

@@ -23,8 +23,11 @@ DEEPEST = 4
 COUNTER = "n_averaged"
 
 
-def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state dict in ``content`` and how it was held, e.g. ``state_dict, prefix module.``.
+def unwrap(
+    content: Any, path: Path, ema: bool | None = None
+) -> tuple[dict[str, Tensor], str, bool]:
+    """The state dict in ``content``, how it was held, e.g. ``state_dict, prefix module.``, and
+    whether it is a moving average.
 
     ``ema`` chooses between the weights and their moving average; None: the average where the file
     has one.
@@ -54,7 +57,7 @@ def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str,
     for prefix in _prefixes(state):
         held.append(f"prefix {prefix}")
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state, ", ".join(held)
+    return state, ", ".join(held), averaged
 
 
 def _open(content: Any, ema: bool | None) -> tuple[Any, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +80,20 @@ def verify_pair(
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
-    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read.
+    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read; a
+    moving average, if asked for, is taken from each that has one, which fused weights do not.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
     if is_onnx(first) and is_onnx(second):
         return _verify_graphs(first, second, images)
-    subjects = (open_subject(first, reading), open_subject(second, reading))
+    lenient = _average_where_held(reading)
+    subjects = (open_subject(first, lenient), open_subject(second, lenient))
+    if reading.ema and not any(map(_is_average, subjects)):
+        raise UserError(
+            f"{first}: holds no moving average, and neither does {second}; leave out --ema."
+        )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
     if isinstance(reference, WeightsFile) and isinstance(candidate, WeightsFile):
@@ -114,7 +120,7 @@ def verify_model(
             f"{folder.path}: holds a network that was fused before it came here and no ONNX model, "
             "so there is no pair to compare; name two files."
         )
-    reading = Reading(**artifact.reading)
+    reading = _average_where_held(Reading(**artifact.reading))
     return [verify_pair(first, second, device, images, reading) for first, second in pairs]
 
 
@@ -133,6 +139,15 @@ def source_checkpoint(artifact: FusedArtifact) -> Path:
             "fuse the new one under another --name."
         )
     return path
+
+
+def _average_where_held(reading: Reading) -> Reading:
+    """Without the demand for a moving average, which fused weights and ONNX models cannot meet."""
+    return replace(reading, ema=None) if reading.ema else reading
+
+
+def _is_average(subject: Subject) -> bool:
+    return isinstance(subject, WeightsFile) and subject.checkpoint.averaged
 
 
 def _distance_from_training(subject: Subject) -> int:
