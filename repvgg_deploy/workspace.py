@@ -106,7 +106,7 @@ class Workspace:
         """
         folder = self._folder(name)
         recorded = _recorded_source(folder.fused_onnx)
-        if recorded is not None and recorded.path != str(source.absolute()):
+        if recorded is not None and Path(recorded.path).resolve() != source.resolve():
             raise UserError(
                 f"{folder.fused_onnx}: was made from another model ({recorded.path}); give this "
                 "one its own name with --name, or a place with --output."

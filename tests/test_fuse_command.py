@@ -57,6 +57,18 @@ def test_a_graph_goes_to_the_workspace_by_default(cli: Cli) -> None:
     assert cli("fuse", MODEL, "--name", "../m").code == 1
 
 
+def test_one_model_may_be_named_in_several_ways(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "q"
+    folder.mkdir()
+    (folder / "m.onnx").write_bytes(MODEL.read_bytes())
+    assert cli("fuse", "q/m.onnx").code == 0
+    monkeypatch.chdir(folder)
+    result = cli("fuse", "../q/m.onnx", "--engines", "../engines")
+    assert result.code == 0, result.err
+
+
 def test_nothing_to_fuse_is_said(cli: Cli) -> None:
     source = GOLDEN / "official_deployed.onnx"
     result = cli("fuse", source, "-o", "fused.onnx")
