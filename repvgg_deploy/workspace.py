@@ -86,9 +86,13 @@ class Workspace:
         """The folder for a model made from this checkpoint.
 
         Raises:
-            UserError: the folder holds a model made from another checkpoint.
+            UserError: the folder holds a model made from another checkpoint, or folders stand where
+                fuse has to write or to remove files.
         """
         folder = self._folder(name)
+        for path in (folder.fused, folder.fused_pth, folder.fused_pkl, self._pointer):
+            if path.is_dir():
+                raise UserError(f"{path}: a folder stands there; move it away.")
         source = _recorded_source(folder.fused)
         if source is not None and source.sha256 != source_sha256:
             raise UserError(
