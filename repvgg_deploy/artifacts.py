@@ -152,7 +152,7 @@ def store(
     describe: Callable[[str], A],
     beside: Mapping[Path, Callable[[Path], object]] | None = None,
 ) -> A:
-    """Write an artifact, its sidecar and what goes ``beside`` them, all or nothing.
+    """Write an artifact, its sidecar and what goes ``beside`` them, as ``whole_files`` does.
 
     ``write`` fills the file at the path it is given, and so does each of ``beside`` for the file
     it is to become; ``describe`` makes the artifact's record from the SHA-256 of what was written.

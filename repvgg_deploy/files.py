@@ -67,8 +67,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As whole_file for several: none is renamed before all are written. Errors in the block are
-    laid to the first."""
+    """As whole_file for several: none is renamed before all are written, nor with a folder in the
+    way of one.
+
+    Should the system refuse a rename even so, those before it stand. Errors in the block are laid
+    to the first.
+    """
     temporaries: list[Path] = []
     at = paths[0]
     try:

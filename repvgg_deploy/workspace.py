@@ -86,9 +86,13 @@ class Workspace:
         """The folder for a model made from this checkpoint.
 
         Raises:
-            UserError: the folder holds a model made from another checkpoint.
+            UserError: the folder holds a model made from another checkpoint, or folders stand where
+                fuse has to write or to remove files.
         """
         folder = self._folder(name)
+        for path in (folder.fused, folder.fused_pth, folder.fused_pkl, self._pointer):
+            if path.is_dir():
+                raise UserError(f"{path}: a folder stands there; move it away.")
         source = _recorded_source(folder.fused)
         if source is not None and source.sha256 != source_sha256:
             raise UserError(
@@ -106,7 +110,7 @@ class Workspace:
         """
         folder = self._folder(name)
         recorded = _recorded_source(folder.fused_onnx)
-        if recorded is not None and recorded.path != str(source.absolute()):
+        if recorded is not None and Path(recorded.path).resolve() != source.resolve():
             raise UserError(
                 f"{folder.fused_onnx}: was made from another model ({recorded.path}); give this "
                 "one its own name with --name, or a place with --output."

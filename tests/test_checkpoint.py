@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from repvgg_deploy.checkpoint.load import load_checkpoint
 from repvgg_deploy.errors import UserError
@@ -51,6 +52,10 @@ def test_golden_files(name: str) -> None:
             "bare state dict, prefix _orig_mod., prefix module.",
         ),
         (lambda s: {"model": {"state_dict": s}}, "model, state_dict"),
+        (
+            lambda s: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in s.items()}},
+            "bare state dict, without 'n_averaged', which counts what was averaged, prefix module.",
+        ),
         (lambda s: {"model": s, "ema": None}, "model, its moving average, ema, is empty"),
         (lambda s: {"model": s, "ema": {}}, "model, its moving average, ema, is empty"),
         (
@@ -65,6 +70,13 @@ def test_wrappers_and_prefixes(tmp_path: Path, wrap: object, wrapper: str) -> No
     checkpoint = load_checkpoint(path)
     assert checkpoint.state.keys() == state.keys()
     assert checkpoint.wrapper == wrapper
+
+
+def test_an_averaged_model_beside_the_weights(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    average = AveragedModel(model)
+    torch.save({"model": model.state_dict(), "model_ema": average.state_dict()}, tmp_path / "x.pt")
+    assert load_checkpoint(tmp_path / "x.pt").state.keys() == model.state_dict().keys()
 
 
 def test_safetensors_and_legacy_torch_files_are_told_by_content(tmp_path: Path) -> None:
@@ -224,6 +236,9 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
     assert not (tmp_path / "boom").exists()  # no code of the file has run
 
 
+OTHER = nn.Conv2d(9, 9, 9).state_dict()
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -234,6 +249,15 @@ def test_bad_files(tmp_path: Path, kind: str, sentence: str) -> None:
         lambda model: {"state_dict": model.state_dict(), "args": Namespace()},
         lambda model: {"model": model.state_dict(), "args": Namespace()},
         lambda model: {"ema": model.state_dict(), "model": {}, "args": Namespace()},
+        *(
+            lambda model, name=name: {
+                "state_dict": OTHER,
+                "model": OTHER,
+                "args": Namespace(),
+                name: model.state_dict(),
+            }
+            for name in ("state_dict_ema", "model_ema")
+        ),
     ],
 )
 def test_the_lines_that_a_refusal_prints_work(
@@ -246,7 +270,7 @@ def test_the_lines_that_a_refusal_prints_work(
         load_checkpoint(Path("model.pt"))
     sentence, *lines = str(error.value).splitlines()
     assert sentence.endswith(":")
-    assert len(lines) == 3
+    assert len(lines) == 4
     exec("\n".join(line.strip() for line in lines), {"torch": torch})
     state = load_checkpoint(Path("state_dict.pth")).state
     assert state.keys() == model.state_dict().keys()

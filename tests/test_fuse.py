@@ -171,8 +171,8 @@ def test_bad_files(cli: Cli, tmp_path: Path, kind: str) -> None:
 def one_sentence(result: object, *parts: str) -> None:
     """Exit code 1, one line on stderr that holds ``parts``, nothing on stdout."""
     assert (result.code, result.out) == (1, "")  # type: ignore[attr-defined]
-    line, *three_lines = result.err.strip().splitlines()  # type: ignore[attr-defined]
-    assert len(three_lines) == (3 if "Python objects" in line else 0)
+    line, *advice = result.err.strip().splitlines()  # type: ignore[attr-defined]
+    assert len(advice) == (4 if "Python objects" in line else 0)
     assert line.startswith("Error: ")
     for part in parts:
         assert part in line
@@ -346,6 +346,15 @@ def test_all_files_or_none(cli: Cli, checkpoint: Path, obstacle: str) -> None:
     Path("engines/ckpt", obstacle).mkdir(parents=True)
     one_sentence(cli("fuse", checkpoint, "--pth"), obstacle, "a folder stands there")
     assert os.listdir("engines/ckpt") == [obstacle]
+
+
+@pytest.mark.parametrize("obstacle", ["ckpt/fused.pth", "ckpt/fused.pkl", "current.json"])
+def test_folders_in_the_way_are_seen_before_anything_is_written(
+    cli: Cli, checkpoint: Path, obstacle: str
+) -> None:
+    Path("engines", obstacle).mkdir(parents=True)
+    one_sentence(cli("fuse", checkpoint), obstacle, "a folder stands there")
+    assert not list(Path("engines").rglob("*.safetensors*"))
 
 
 def test_what_cannot_be_written_as_one_file_leaves_no_other(

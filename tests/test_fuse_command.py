@@ -57,6 +57,18 @@ def test_a_graph_goes_to_the_workspace_by_default(cli: Cli) -> None:
     assert cli("fuse", MODEL, "--name", "../m").code == 1
 
 
+def test_one_model_may_be_named_in_several_ways(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "q"
+    folder.mkdir()
+    (folder / "m.onnx").write_bytes(MODEL.read_bytes())
+    assert cli("fuse", "q/m.onnx").code == 0
+    monkeypatch.chdir(folder)
+    result = cli("fuse", "../q/m.onnx", "--engines", "../engines")
+    assert result.code == 0, result.err
+
+
 def test_nothing_to_fuse_is_said(cli: Cli) -> None:
     source = GOLDEN / "official_deployed.onnx"
     result = cli("fuse", source, "-o", "fused.onnx")
@@ -95,11 +107,12 @@ def test_inputs_of_a_graph_come_by_name(cli: Cli) -> None:
     ("arguments", "said"),
     [
         ((MODEL, "--eps", "1e-3"), "--eps has no effect here: "),
-        ((MODEL, "--no-ema"), "--ema has no effect here: "),
+        ((MODEL, "--no-ema"), "--ema/--no-ema has no effect here: "),
         ((MODEL, "--pth"), "is an ONNX model"),
         ((MODEL, "-o", "x.onnx", "--name", "x"), "--name has no effect here: --output says"),
         ((GOLDEN / "official_plain.pth", "-o", "x.onnx"), "is a checkpoint, no ONNX model"),
         ((MODEL, "--no-verify", "--images", "x.npz"), "--no-verify leaves out the proof"),
+        ((GOLDEN / "official_plain.pth", "--no-verify", "--device", "cpu"), "--device has no"),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -120,6 +133,20 @@ def test_images_that_no_proof_would_read_are_refused(cli: Cli, name: str, said: 
     assert result.code == 1
     assert said in result.err
     assert not Path("engines").exists()
+
+
+def test_eps_of_what_is_fused_already_is_refused(cli: Cli) -> None:
+    result = cli("fuse", GOLDEN / "official_deployed.pth", "--eps", "1e-3")
+    assert result.code == 1
+    assert "is fused already, no batch norm to fold; leave out --eps" in result.err
+    assert not Path("engines").exists()
+
+
+@pytest.mark.parametrize("model", [MODEL, GOLDEN / "official_plain.pth"])
+def test_an_empty_name_is_no_name(cli: Cli, model: Path) -> None:
+    result = cli("fuse", model, "--name", "")
+    assert result.code == 1
+    assert "'' is no model name" in result.err
 
 
 def test_a_checkpoint_from_the_hub(cli: Cli, hub: StandIn) -> None:

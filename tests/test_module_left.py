@@ -110,6 +110,10 @@ def another_parameter(block: RepVGGBlock) -> None:
     block.alpha = nn.Parameter(torch.ones(1))
 
 
+def a_buffer(block: RepVGGBlock) -> None:
+    block.register_buffer("scale", torch.ones(1))
+
+
 def a_hook_inside(block: RepVGGBlock) -> None:
     block.rbr_dense.conv.register_forward_hook(lambda *_: None)
 
@@ -150,6 +154,7 @@ LEFT: dict[Callable[[RepVGGBlock], None], str] = {
     another_child: "extra, a Conv2d, is nothing that RepVGGBlock of repvgg has",
     an_activation_inside: "rbr_dense.act, a ReLU, is nothing",
     another_parameter: "alpha is no parameter",
+    a_buffer: "scale is no buffer that RepVGGBlock of repvgg has",
     a_hook_inside: "rbr_dense.conv has a forward hook",
     another_forward: "its forward was replaced",
     shapes_apart: "do not fit together",

@@ -130,6 +130,38 @@ def test_inputs_and_outputs_of_many_shapes(example: object) -> None:
     proof = prove_modules(model, fuse(model), example)
     assert proof.passed
     assert [c.name for c in proof.outputs] == ["output['a'][0]", "output['b'].logits"]
+    assert [a.name for a in proof.discrete] == ["output['a'][1]"]
+
+
+class Beside(nn.Module):
+    """A block, and what is made of its output."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.block, self.make = RepVGGBlock(3, 4), make
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.block(x)
+        return y, self.make(y)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (lambda y: y.argmax(1), lambda y: y.argmin(1)),
+        (lambda y: y > 0.5, lambda y: y < 0.5),
+        (torch.fft.fft, lambda y: torch.fft.fft(y).conj()),
+    ],
+)
+def test_integers_bools_and_complex_numbers_are_compared(
+    right: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Tensor]
+) -> None:
+    model = trained(Beside(right))
+    fused = fuse(model)
+    assert prove_modules(model, fused, X).passed
+    fused.make = wrong
+    (failure,) = prove_modules(model, fused, X).failures
+    assert failure.startswith("output[1]: ")
 
 
 def test_what_cannot_be_proved_is_refused() -> None:

@@ -19,7 +19,7 @@ from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 
 from .conftest import Cli
-from .helpers import golden, tiny_spec, training_state
+from .helpers import GOLDEN, golden, tiny_spec, training_state
 
 FUSED = Path("engines/ckpt/fused.safetensors")
 ONNX = Path("engines/ckpt/fp32.onnx")
@@ -225,8 +225,36 @@ def test_two_onnx_models_on_images(pipeline: Cli) -> None:
     assert json.loads(result.out)[0]["end_to_end"]["samples"] == 3
 
 
+def test_images_that_no_proof_of_blocks_would_read_are_refused(cli: Cli) -> None:
+    source = GOLDEN / "families/yolov7_repconv.pth"
+    assert cli("fuse", source).code == 0
+    for files in ((), (source, "engines/yolov7_repconv/fused.safetensors")):
+        result = cli("verify", *files, "--images", "gone.npz")
+        assert result.code == 1
+        assert "blocks are proved on noise of their own; leave out --images" in result.err
+
+
+def test_the_moving_average_is_that_of_the_training_checkpoint(cli: Cli) -> None:
+    torch.save({"model": training_state(seed=1), "model_ema": training_state()}, "train.pth")
+    fused = "engines/train/fused.safetensors"
+    assert cli("fuse", "train.pth", "--ema").code == 0
+    assert cli("export", "--onnx", "--size", "32").code == 0
+    for files in ((), ("train.pth", fused), (fused, "train.pth")):
+        result = cli("verify", *files, *(["--ema"] if files else []))
+        assert result.code == 0, result.err
+    assert cli("verify", "train.pth", fused, "--no-ema").code == 3
+    refused = cli("verify", fused, fused, "--ema")
+    assert refused.code == 1
+    assert "holds no moving average, and neither does" in refused.err
+
+
 def test_options_without_effect_are_refused(pipeline: Cli) -> None:
-    for arguments in (["--eps", 1e-3], ["ckpt.pth", FUSED, "--model", "ckpt"]):
+    read = (["--eps", 0.1], ["--family", "nonsense"], ["--ema"], ["--device", "cpu"])
+    for arguments in (
+        ["--eps", 1e-3],
+        ["ckpt.pth", FUSED, "--model", "ckpt"],
+        *([ONNX, HALF, *option] for option in read),
+    ):
         result = pipeline("verify", *arguments)
         assert result.code == 2
         assert "has no effect here" in result.err

@@ -20,13 +20,13 @@ from ..errors import UserError
 from ..files import sha256_file
 from .check import check_storage
 from .numpy_pickle import read_numpy_pickle
-from .unwrap import unwrap
+from .unwrap import EMA, RAW, unwrap
 
-_ADVICE = """, and loading it could run any code that the file brings along, so it is refused. \
+_ADVICE = f""", and loading it could run any code that the file brings along, so it is refused. \
 Where you trust the file and have its code base, turn it into a state dict and give that:
     ckpt = torch.load("model.pt", map_location="cpu", weights_only=False)
-    model = next(filter(None, map(ckpt.get, ("ema", "model", "state_dict")))) \
-if type(ckpt) is dict else ckpt
+    names = {(*EMA, *RAW)}
+    model = next(filter(None, map(ckpt.get, names))) if type(ckpt) is dict else ckpt
     torch.save(model.float().state_dict() if hasattr(model, "float") else model, "state_dict.pth")\
 """
 Kind = Literal["torch", "safetensors", "numpy pickle"]
@@ -38,8 +38,9 @@ _NEWER_PROTOCOLS = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
 class Checkpoint:
     """A state dict and where it came from.
 
-    ``wrapper`` says how it was held in the file, e.g. ``state_dict, prefix module.``. The file's
-    hash is computed beside the work on its tensors and waited for when it is asked for.
+    ``wrapper`` says how it was held in the file, e.g. ``state_dict, prefix module.``; with
+    ``averaged`` it is a moving average. The file's hash is computed beside the work on its tensors
+    and waited for when it is asked for.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Checkpoint:
     state: dict[str, Tensor]
     digest: Future[str]
     kind: Kind
+    averaged: bool
 
     @property
     def sha256(self) -> str:
@@ -68,9 +70,9 @@ def load_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
     digest = pool.submit(sha256_file, path)
     pool.shutdown(wait=False)
     content = _READERS[kind](path)
-    state, wrapper = unwrap(content, path, ema)
+    state, wrapper, averaged = unwrap(content, path, ema)
     check_storage(state, path)
-    return Checkpoint(path, wrapper, state, digest, kind)
+    return Checkpoint(path, wrapper, state, digest, kind, averaged)
 
 
 def _sniff(path: Path) -> Kind:

@@ -19,10 +19,15 @@ WRAPPERS = (*RAW, *EMA)
 PREFIXES = ("module.", "_orig_mod.")
 #: Wrappers inside wrappers are opened this far; ``ema`` in ``model`` is the most that was seen.
 DEEPEST = 4
+#: What torch's AveragedModel adds to the keys of its network, which it has under ``module.``.
+COUNTER = "n_averaged"
 
 
-def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state dict in ``content`` and how it was held, e.g. ``state_dict, prefix module.``.
+def unwrap(
+    content: Any, path: Path, ema: bool | None = None
+) -> tuple[dict[str, Tensor], str, bool]:
+    """The state dict in ``content``, how it was held, e.g. ``state_dict, prefix module.``, and
+    whether it is a moving average.
 
     ``ema`` chooses between the weights and their moving average; None: the average where the file
     has one.
@@ -46,10 +51,13 @@ def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str,
         held.append(f"its moving average, {empty}, is empty")
     if others := [key for key in found if key not in state]:
         held.append(f"without {_listed(others)}, which hold no tensors")
+    if all(key == COUNTER or key.startswith("module.") for key in state) and COUNTER in state:
+        held.append(f"without {COUNTER!r}, which counts what was averaged")
+        del state[COUNTER]
     for prefix in _prefixes(state):
         held.append(f"prefix {prefix}")
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state, ", ".join(held)
+    return state, ", ".join(held), averaged
 
 
 def _open(content: Any, ema: bool | None) -> tuple[Any, list[str]]:

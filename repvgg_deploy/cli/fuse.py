@@ -76,12 +76,12 @@ def command(
     fused graph is proved against the original (docs/onnx.md).
     """
     if not verify:
-        refuse_options(("images",), "--no-verify leaves out the proof")
+        refuse_options(("images", "device"), "--no-verify leaves out the proof")
     if output is not None:
         refuse_options(("name", "engines"), "--output says where the model goes")
     taken = take(subject)
     check_options(taken)
-    name = name or taken.name
+    name = taken.name if name is None else name
     if taken.is_onnx:
         target = output or _default_output(taken.path, engines, name)
         _fuse_graph(taken.path, target, allow_costlier, verify, images, as_json)
@@ -131,7 +131,7 @@ def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
 def _default_output(path: Path, engines: Path, name: str | None) -> Path:
     from ..workspace import Workspace
 
-    return Workspace(engines).claim_graph(name or path.stem, path)
+    return Workspace(engines).claim_graph(path.stem if name is None else name, path)
 
 
 def _fuse_graph(

@@ -56,4 +56,5 @@ def refuse_options(names: Container[str], reason: str) -> None:
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[-1]} has no effect here: {reason}.")
+            option = "/".join((parameter.opts[-1], *parameter.secondary_opts))
+            raise click.UsageError(f"{option} has no effect here: {reason}.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..files import is_onnx
 from . import options
 from .console import print_json, say, spinner, uninterrupted
 from .subject import refuse_options
@@ -37,12 +38,15 @@ def command(
     Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, the current
     model's fused weights are held against its training checkpoint, and each of its ONNX models
     against the fused weights. --eps, --family and --ema say how to read FILES that are
-    checkpoints. Exit code 3 where a proof fails.
+    checkpoints; one of them has to hold the average of --ema. Exit code 3 where a proof fails.
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")
     if files:
         refuse_options(("model", "engines"), "FILES are named")
+        if all(map(is_onnx, files)):
+            graphs = "both FILES are ONNX models"
+            refuse_options(("eps", "family", "ema", "device"), graphs)
     else:
         refuse_options(("eps", "family", "ema"), "the current model is read as fuse read it")
     with spinner("verifying") as elapsed:

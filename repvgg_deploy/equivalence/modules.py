@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Array, Comparison, compare
+from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Comparison, compare
+from .discrete import Agreement, agree
 from .trees import array, mapped, tensors
 
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -25,13 +26,15 @@ _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf
 
 @dataclass(frozen=True)
 class ModuleProof:
-    """``blocks``: each fused block alone; ``outputs``: each tensor that the model returns.
+    """``blocks``: each fused block alone; ``outputs``: each tensor that the model returns, of floats
+    or complex numbers; ``discrete``: those of integers and bools.
 
     ``not_run`` are fused blocks that this input does not reach (heads that only training uses).
     """
 
     blocks: tuple[Comparison, ...]
     outputs: tuple[Comparison, ...]
+    discrete: tuple[Agreement, ...]
     not_run: tuple[str, ...]
 
     @property
@@ -41,7 +44,8 @@ class ModuleProof:
     @property
     def failures(self) -> list[str]:
         """One line for each thing that does not hold; empty where the proof passes."""
-        return [f"{c.name}: {c.reason}" for c in (*self.blocks, *self.outputs) if not c.passed]
+        parts: list[Comparison | Agreement] = [*self.blocks, *self.outputs, *self.discrete]
+        return [f"{part.name}: {part.reason}" for part in parts if not part.passed]
 
     @property
     def passed(self) -> bool:
@@ -86,10 +90,10 @@ def prove_modules(
             truth, off = _call(exact, precise), _call(rounded, precise)
         except RuntimeError as error:
             raise UserError(f"the models cannot run on this example: {error}") from error
-    outputs = judge.outputs("output", truth, reference, candidate, off)
+    outputs, discrete = judge.outputs("output", truth, reference, candidate, off)
     ran = {comparison.name for comparison in judge.blocks}
     not_run = tuple(path for path in watched if path not in ran)
-    return ModuleProof(tuple(judge.blocks), outputs, not_run)
+    return ModuleProof(tuple(judge.blocks), outputs, discrete, not_run)
 
 
 class _Judge:
@@ -99,19 +103,37 @@ class _Judge:
         self.precision, self.limit = precision, limit
         self.blocks: list[Comparison] = []
 
-    def outputs(self, name: str, *values: Any) -> tuple[Comparison, ...]:
-        """``values`` are truth, reference, candidate and the truth with rounded weights."""
+    def outputs(
+        self, name: str, *values: Any
+    ) -> tuple[tuple[Comparison, ...], tuple[Agreement, ...]]:
+        """Floats, and the rest. ``values`` are truth, reference, candidate and the truth with rounded weights."""
         leaves = [dict(tensors(name, value)) for value in values]
         if any(one.keys() != leaves[0].keys() for one in leaves):
             raise UserError(f"{name}: outputs of different structure; these are two networks.")
-        if not leaves[0]:
-            raise UserError(f"{name}: no tensor to compare; a proof on nothing proves nothing.")
-        return tuple(self._judge(key, *(array(one[key]) for one in leaves)) for key in leaves[0])
+        floats = [key for key, tensor in leaves[0].items() if tensor.is_floating_point()]
+        if not floats:
+            raise UserError(
+                f"{name}: no tensor of floats to compare; a proof on nothing proves nothing."
+            )
+        return (
+            tuple(self._compare(key, *(one[key] for one in leaves)) for key in floats),
+            tuple(
+                self._agree(key, *(one[key] for one in leaves))
+                for key in leaves[0]
+                if key not in floats
+            ),
+        )
 
-    def _judge(self, name: str, truth: Array, own: Array, new: Array, rounded: Array) -> Comparison:
+    def _compare(self, name: str, *tensors: Tensor) -> Comparison:
+        truth, own, new, rounded = map(array, tensors)
         options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
         each = (compare(name, truth, reference, new, **options) for reference in (own, rounded))
         return min(each, key=lambda comparison: comparison.ratio)
+
+    def _agree(self, name: str, *tensors: Tensor) -> Agreement:
+        truth, own, new, rounded = ([tensor.cpu().numpy()] for tensor in tensors)
+        each = (agree(name, truth, reference, new, self.limit) for reference in (own, rounded))
+        return max(each, key=lambda agreement: agreement.limit)
 
 
 def _rounded(exact: nn.Module, unit: float) -> nn.Module:
@@ -149,7 +171,9 @@ def _watch(
             own, new, off = others
             given = mapped(args, dtype), mapped(kwargs, dtype)
             reference, candidate = (model(*given[0], **given[1]) for model in (own, new))
-            judge.blocks += judge.outputs(path, truth, reference, candidate, off(*args, **kwargs))
+            judge.blocks += judge.outputs(path, truth, reference, candidate, off(*args, **kwargs))[
+                0
+            ]
 
         exact.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
         paths.append(path)

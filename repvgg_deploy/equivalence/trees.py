@@ -24,10 +24,10 @@ def mapped(value: Any, dtype: torch.dtype) -> Any:
 
 
 def tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors of a tree, by name."""
+    """The tensors of a tree that hold something, by name; complex ones as pairs of numbers."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and value.numel():
-            yield name, value
+        if value.numel():
+            yield name, torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from tensors(f"{name}[{key!r}]", part)

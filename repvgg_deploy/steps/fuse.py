@@ -69,6 +69,8 @@ def fuse_checkpoint(
     weights = read_weights(path, reading)
     require_blocks(weights)
     _check_images_matter(weights, images)
+    if reading.eps is not None and not weights.blocks:
+        raise UserError(f"{path}: is fused already, no batch norm to fold; leave out --eps.")
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks, described = count_blocks(weights), architecture(weights)
@@ -125,10 +127,15 @@ def _check_images_matter(weights: WeightsFile, images: Path | None) -> None:
     if not weights.blocks:
         raise UserError(f"{weights.path}: is fused already, nothing to prove; leave out --images.")
     if weights.whole is None:
-        raise UserError(
-            f"{weights.path}: holds blocks but no whole RepVGG network, and blocks are proved on "
-            "noise of their own; leave out --images."
-        )
+        refuse_images(weights.path)
+
+
+def refuse_images(path: Path) -> None:
+    """UserError: the proof of this file's blocks reads no images."""
+    raise UserError(
+        f"{path}: holds blocks but no whole RepVGG network, and blocks are proved on noise of "
+        "their own; leave out --images."
+    )
 
 
 def _shape_biases_as_megengine(state: dict[str, Tensor], weights: WeightsFile) -> None:

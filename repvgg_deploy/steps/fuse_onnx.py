@@ -69,7 +69,7 @@ def fuse_onnx(
         ends = [region.end for region in fused]
         proof = None if copied else _prove(path, staged[0], prove, samples, ends)
         data = {file.name: sha256_file(file) for file in staged[1:]}
-        origin = Source(str(path.absolute()), sha256_file(path))
+        origin = Source(str(path.resolve()), sha256_file(path))
         with data_in_place(staged, output, used):
             artifact = store(
                 output,

@@ -22,6 +22,9 @@ from .inventory import (
     training_only,
 )
 from .weights import Reading, WeightsFile, read_weights, why_no_blocks
+=======
+from .weights import Reading, read_weights
+>>>>>>> module-fixes
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         form=weights.form,
         architecture=architecture(weights),
         spec=None if weights.whole is None else weights.whole.spec.to_dict(),
-        not_whole=_not_whole(weights),
+        not_whole=weights.partial,
         nothing=_why_nothing(weights),
         reading=reading,
         kinds=count_blocks(weights),
@@ -98,10 +101,6 @@ def _why_nothing(weights: WeightsFile) -> str:
     if weights.blocks:
         return ""
     return "it is fused already." if weights.holds_fused else why_no_blocks(weights)
-
-
-def _not_whole(weights: WeightsFile) -> str:
-    return weights.partial if weights.whole is None else ""
 
 
 def inspect_onnx(path: Path, *, allow_costlier: bool = False) -> OnnxInspection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
 from ..workspace import ModelFolder
+from .fuse import refuse_images
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
 Subject = WeightsFile | OnnxInfo
@@ -79,18 +80,26 @@ def verify_pair(
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
-    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read.
+    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read; a
+    moving average, if asked for, is taken from each that has one, which fused weights do not.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
     if is_onnx(first) and is_onnx(second):
         return _verify_graphs(first, second, images)
-    subjects = (open_subject(first, reading), open_subject(second, reading))
+    lenient = _average_where_held(reading)
+    subjects = (open_subject(first, lenient), open_subject(second, lenient))
+    if reading.ema and not any(map(_is_average, subjects)):
+        raise UserError(
+            f"{first}: holds no moving average, and neither does {second}; leave out --ema."
+        )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
     if isinstance(reference, WeightsFile) and isinstance(candidate, WeightsFile):
         if reference.whole is None or candidate.whole is None:
+            if images is not None:
+                refuse_images((reference if reference.whole is None else candidate).path)
             return _verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(reference, WeightsFile)  # sorted: ONNX comes last
@@ -111,7 +120,7 @@ def verify_model(
             f"{folder.path}: holds a network that was fused before it came here and no ONNX model, "
             "so there is no pair to compare; name two files."
         )
-    reading = Reading(**artifact.reading)
+    reading = _average_where_held(Reading(**artifact.reading))
     return [verify_pair(first, second, device, images, reading) for first, second in pairs]
 
 
@@ -132,14 +141,19 @@ def source_checkpoint(artifact: FusedArtifact) -> Path:
     return path
 
 
+def _average_where_held(reading: Reading) -> Reading:
+    """Without the demand for a moving average, which fused weights and ONNX models cannot meet."""
+    return replace(reading, ema=None) if reading.ema else reading
+
+
+def _is_average(subject: Subject) -> bool:
+    return isinstance(subject, WeightsFile) and subject.checkpoint.averaged
+
+
 def _distance_from_training(subject: Subject) -> int:
     if isinstance(subject, OnnxInfo):
         return 2
     return 0 if subject.form == "train" else 1
-
-
-def _path(subject: Subject) -> Path:
-    return subject.path
 
 
 def _verify_networks(
@@ -198,7 +212,7 @@ def _verify_onnx(
     if network.spec.in_channels != candidate.channels:
         raise UserError(
             f"{candidate.path}: takes images of {candidate.channels} channels and "
-            f"{_path(reference)} of {network.spec.in_channels}; these are two networks."
+            f"{reference.path} of {network.spec.in_channels}; these are two networks."
         )
     samples = _samples_for(candidate, images)
     precision = candidate.precision
@@ -207,7 +221,7 @@ def _verify_onnx(
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
     output = run(OrtRunner(candidate.path), samples, candidate.batch)
     end_to_end = compare("end to end", truth, own, output, precision)
-    return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+    return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
 
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:

@@ -61,7 +61,7 @@ def _forward(module: nn.Module) -> Iterator[str]:
 
 
 def _strangers(candidate: Candidate) -> Iterator[str]:
-    """Children and parameters that the family does not know."""
+    """Children, parameters and buffers that the family does not know."""
     module, family = candidate.module, candidate.family
     start = len(candidate.paths[0]) + 1 if candidate.paths[0] else 0
     steps = {name[start:] for name in candidate.steps}
@@ -79,6 +79,8 @@ def _strangers(candidate: Candidate) -> Iterator[str]:
             kind = type(child).__name__
             yield f"{name}, a {kind}, is nothing that {family.block} of {family.family} has"
     owned = tuple(f"{name}." for name in (*steps, *after))
-    for name, _ in module.named_parameters():
-        if name not in steps and not name.startswith(owned):
-            yield f"{name} is no parameter that {family.block} of {family.family} has"
+    tensors = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
+    for kind, named in tensors.items():
+        for name, _ in named:
+            if name not in steps and not name.startswith(owned):
+                yield f"{name} is no {kind} that {family.block} of {family.family} has"
