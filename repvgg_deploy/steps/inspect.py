@@ -22,9 +22,6 @@ from .inventory import (
     training_only,
 )
 from .weights import Reading, WeightsFile, read_weights, why_no_blocks
-=======
-from .weights import Reading, read_weights
->>>>>>> module-fixes
 
 
 @dataclass(frozen=True)
