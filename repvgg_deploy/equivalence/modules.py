@@ -26,8 +26,8 @@ _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf
 
 @dataclass(frozen=True)
 class ModuleProof:
-    """``blocks``: each fused block alone; ``outputs``: each tensor that the model returns, of floats
-    or complex numbers; ``discrete``: those of integers and bools.
+    """``blocks``: each fused block alone; ``outputs``: each tensor of floats or complex numbers
+    that the model returns; ``discrete``: those of integers and bools.
 
     ``not_run`` are fused blocks that this input does not reach (heads that only training uses).
     """
@@ -106,7 +106,10 @@ class _Judge:
     def outputs(
         self, name: str, *values: Any
     ) -> tuple[tuple[Comparison, ...], tuple[Agreement, ...]]:
-        """Floats, and the rest. ``values`` are truth, reference, candidate and the truth with rounded weights."""
+        """Verdicts on floats, and on the rest.
+
+        ``values`` are truth, reference, candidate and the truth with rounded weights.
+        """
         leaves = [dict(tensors(name, value)) for value in values]
         if any(one.keys() != leaves[0].keys() for one in leaves):
             raise UserError(f"{name}: outputs of different structure; these are two networks.")
@@ -171,9 +174,8 @@ def _watch(
             own, new, off = others
             given = mapped(args, dtype), mapped(kwargs, dtype)
             reference, candidate = (model(*given[0], **given[1]) for model in (own, new))
-            judge.blocks += judge.outputs(path, truth, reference, candidate, off(*args, **kwargs))[
-                0
-            ]
+            floats, _rest = judge.outputs(path, truth, reference, candidate, off(*args, **kwargs))
+            judge.blocks += floats
 
         exact.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
         paths.append(path)
