@@ -36,13 +36,19 @@ def test_a_graph_goes_where_it_is_told(cli: Cli) -> None:
     result = cli("fuse", MODEL, "-o", "out/fused.onnx", "--json")
     assert result.code == 0, result.err
     assert "9 regions became one Conv each" in result.err
-    assert "proof: worst of 1 outputs and 9 regions" in result.err
+    assert "proof: worst of 1 output and 9 regions" in result.err
     assert "fused and proved" in result.err
     assert operators(onnx.load("out/fused.onnx"))["Conv"] == 9
     assert len(json.loads(result.out)["fused"]) == 9
     assert not Path("engines").exists()
-    verified = cli("verify", MODEL, "out/fused.onnx")
+    verified = cli("verify", MODEL, "out/fused.onnx", "--json")
     assert verified.code == 0, verified.err
+    (verdict,) = json.loads(verified.out)
+    worst = max(verdict["graphs"]["regions"], key=lambda region: region["ratio"])
+    assert f"\n  worst of 9 regions {worst['ratio']:.2f} ({worst['name']})\n" in verified.err
+    assert "  worst of 1 output (output), 8 samples, fp32: distance to" in verified.err
+    assert "top-1 agreement 100%" in verified.err
+    assert verdict["end_to_end"] == verdict["graphs"]["outputs"][0]
 
 
 def test_a_graph_goes_to_the_workspace_by_default(cli: Cli) -> None:

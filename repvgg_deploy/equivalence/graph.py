@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
-from .compare import RATIO_LIMIT, Comparison, compare
+from .compare import RATIO_LIMIT, Comparison, compare, failure_lines, furthest
 from .discrete import Agreement, agree
 from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
 
@@ -37,14 +37,25 @@ class GraphProof:
     @property
     def worst(self) -> Comparison | None:
         """The comparison furthest from its reference; None where no output is a float."""
-        both = (*self.outputs, *self.regions)
-        return max(both, key=lambda c: (not c.passed, c.ratio), default=None)
+        return furthest((*self.outputs, *self.regions))
+
+    @property
+    def worst_output(self) -> Comparison | None:
+        return furthest(self.outputs)
+
+    @property
+    def worst_region(self) -> Comparison | None:
+        return furthest(self.regions)
 
     @property
     def failures(self) -> list[str]:
-        """One line for each thing that does not hold; empty where the proof passes."""
-        parts: list[Comparison | Agreement] = [*self.outputs, *self.regions, *self.discrete]
-        return [f"{part.name}: {part.reason}" for part in parts if not part.passed]
+        """One line for each thing that does not hold, the worst first; empty where it passes."""
+        flipped = sorted(
+            self.discrete, key=lambda part: part.candidate / max(part.values, 1), reverse=True
+        )
+        return failure_lines((*self.outputs, *self.regions)) + [
+            f"{part.name}: {part.reason}" for part in flipped if not part.passed
+        ]
 
     @property
     def passed(self) -> bool:

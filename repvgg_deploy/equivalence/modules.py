@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Array, Comparison, compare
+from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Array, Comparison, compare, failure_lines
 from .trees import array, mapped, tensors
 
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -40,8 +40,8 @@ class ModuleProof:
 
     @property
     def failures(self) -> list[str]:
-        """One line for each thing that does not hold; empty where the proof passes."""
-        return [f"{c.name}: {c.reason}" for c in (*self.blocks, *self.outputs) if not c.passed]
+        """One line for each thing that does not hold, the worst first; empty where it passes."""
+        return failure_lines((*self.blocks, *self.outputs))
 
     @property
     def passed(self) -> bool:

@@ -37,8 +37,8 @@ class Verdict:
     """The judgement on one pair; ``proof`` where both are weights, block by block.
 
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
-    outside the blocks that are not the same to the bit. For two ONNX models it is the worst of
-    ``graphs`` (None: no float output).
+    outside the blocks that are not the same to the bit. For two ONNX models it is the worst
+    output of ``graphs`` (None: no float output).
     """
 
     reference: Path
@@ -214,7 +214,7 @@ def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Ver
     """Two ONNX models of any inputs and outputs."""
     samples = None if inputs is None else read_inputs(inputs)
     proof = prove_graphs(reference, candidate, samples, _region_ends(reference, candidate))
-    return Verdict(reference, candidate, proof.worst, None, "cpu", graphs=proof)
+    return Verdict(reference, candidate, proof.worst_output, None, "cpu", graphs=proof)
 
 
 def _region_ends(reference: Path, candidate: Path) -> list[str]:
