@@ -77,6 +77,13 @@ def test_one_region_is_no_plural(cli: Cli) -> None:
     assert "a.onnx: 1 region became one Conv\n" in cli("fuse", "a.onnx", "-o", "b.onnx").err
 
 
+def test_what_is_not_listed_is_said_to_be_found_elsewhere(cli: Cli) -> None:
+    source = GOLDEN / "official_se.onnx"
+    result = cli("fuse", source, "-o", "fused.onnx", "--no-verify")
+    assert "left as they are: 13 more; inspect lists them\n" in result.err
+    assert cli("inspect", source).out.count("stays as it is: ") == 18
+
+
 def test_an_old_opset_is_said_of_the_whole_graph(cli: Cli) -> None:
     head = '<ir_version: 4, opset_import: ["" : 6]>'
     onnx.save(graph("t = Conv(x, swap)  y = Neg(t)", head=head), "a.onnx")

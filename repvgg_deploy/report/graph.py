@@ -31,7 +31,7 @@ def graph_lines(result: OnnxFusion) -> list[str]:
         lines = [f"{result.source}: {became}"]
     lines += [f"left as it is: {left_text(region)}" for region in result.left[:_LISTED]]
     if len(result.left) > _LISTED:
-        lines.append(f"left as they are: {len(result.left) - _LISTED} more")
+        lines.append(f"left as they are: {len(result.left) - _LISTED} more; inspect lists them")
     if result.proof is not None and (worst := result.proof.worst) is not None:
         outputs = count_text(len(result.proof.outputs), "output")
         regions = count_text(len(result.proof.regions), "region")
