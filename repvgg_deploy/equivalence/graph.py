@@ -100,6 +100,11 @@ def prove_graphs(
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
         _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
+        if any(a.shape != b.shape for a, b in zip(own[name], result[name], strict=True)):
+            raise UserError(
+                f"{candidate}: its {name!r} has another shape than that of {reference}; these are "
+                "two networks."
+            )
     return GraphProof(
         tuple(_compare(name, truth, own, result, limit) for name in floats),
         tuple(_compare(name, truth, own, result, limit) for name in inner),
@@ -142,8 +147,6 @@ def _check_finite(
 def _compare(name: str, truth: Rounds, own: Rounds, new: Rounds, limit: float) -> Comparison:
     by_round = (truth[name], own[name], new[name])
     half = np.float16 in (own[name][0].dtype, new[name][0].dtype)
-    if any(len({array.shape for array in arrays}) > 1 for arrays in zip(*by_round, strict=True)):
-        raise UserError(f"{name}: outputs of different shapes; these are two networks.")
     exact, reference, candidate = map(_joined, by_round)
     return compare(name, exact, reference, candidate, "fp16" if half else "fp32", limit)
 

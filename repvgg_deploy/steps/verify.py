@@ -205,9 +205,17 @@ def _verify_onnx(
     with exact_math():
         truth = run(TorchRunner(network.build(torch.float64), device), samples)
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
-    output = run(OrtRunner(candidate.path), samples, candidate.batch)
-    end_to_end = compare("end to end", truth, own, output, precision)
+    try:
+        output = run(OrtRunner(candidate.path), samples, candidate.batch)
+        end_to_end = compare("end to end", truth, own, output, precision)
+    except UserError as error:
+        raise _naming(candidate.path, error) from error
     return Verdict(_path(reference), candidate.path, end_to_end, None, str(device))
+
+
+def _naming(path: Path, error: UserError) -> UserError:
+    """``error`` with the file it is about, unless it names that already."""
+    return error if str(error).startswith(str(path)) else UserError(f"{path}: {error}")
 
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
