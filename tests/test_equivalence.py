@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repvgg_deploy.equivalence.compare import UNIT_ROUNDOFF, compare
+from repvgg_deploy.equivalence.compare import UNIT_ROUNDOFF, compare, failure_lines, furthest
 from repvgg_deploy.equivalence.proof import Proof, prove_fusion
 from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.errors import UserError
@@ -50,6 +50,18 @@ def test_a_reference_without_error_counts_as_one_rounding() -> None:
     assert result.noise == UNIT_ROUNDOFF["fp32"]
     assert result.ratio == pytest.approx(2)
     assert result.passed
+
+
+def test_the_worst_failure_comes_first() -> None:
+    truth = np.array([[1.0, 2.0]])
+    errors = {"fine": 0.0, "bad": 1e-3, "worse": 1e-2, "gone": np.nan}
+    parts = [compare(name, truth, truth, truth * (1 + error)) for name, error in errors.items()]
+    lines = failure_lines(parts)
+    assert [line.split(":")[0] for line in lines] == ["gone", "worse", "bad"]
+    worst = furthest(parts)
+    assert worst is not None
+    assert worst.name == "gone"
+    assert furthest([]) is None
 
 
 @pytest.mark.parametrize("where", [0, 1])

@@ -36,13 +36,19 @@ def test_a_graph_goes_where_it_is_told(cli: Cli) -> None:
     result = cli("fuse", MODEL, "-o", "out/fused.onnx", "--json")
     assert result.code == 0, result.err
     assert "9 regions became one Conv each" in result.err
-    assert "proof: worst of 1 outputs and 9 regions" in result.err
+    assert "proof: worst of 1 output and 9 regions" in result.err
     assert "fused and proved" in result.err
     assert operators(onnx.load("out/fused.onnx"))["Conv"] == 9
     assert len(json.loads(result.out)["fused"]) == 9
     assert not Path("engines").exists()
-    verified = cli("verify", MODEL, "out/fused.onnx")
+    verified = cli("verify", MODEL, "out/fused.onnx", "--json")
     assert verified.code == 0, verified.err
+    (verdict,) = json.loads(verified.out)
+    worst = max(verdict["graphs"]["regions"], key=lambda region: region["ratio"])
+    assert f"\n  worst of 9 regions {worst['ratio']:.2f} ({worst['name']})\n" in verified.err
+    assert "  worst of 1 output (output), 8 samples, fp32: distance to" in verified.err
+    assert "top-1 agreement 100%" in verified.err
+    assert verdict["end_to_end"] == verdict["graphs"]["outputs"][0]
 
 
 def test_a_graph_goes_to_the_workspace_by_default(cli: Cli) -> None:
@@ -81,6 +87,13 @@ def test_nothing_to_fuse_is_said(cli: Cli) -> None:
 def test_one_region_is_no_plural(cli: Cli) -> None:
     onnx.save(graph("t = Conv(x, swap)  y = Mul(t, half)"), "a.onnx")
     assert "a.onnx: 1 region became one Conv\n" in cli("fuse", "a.onnx", "-o", "b.onnx").err
+
+
+def test_what_is_not_listed_is_said_to_be_found_elsewhere(cli: Cli) -> None:
+    source = GOLDEN / "official_se.onnx"
+    result = cli("fuse", source, "-o", "fused.onnx", "--no-verify")
+    assert "left as they are: 13 more; inspect lists them\n" in result.err
+    assert cli("inspect", source).out.count("stays as it is: ") == 18
 
 
 def test_an_old_opset_is_said_of_the_whole_graph(cli: Cli) -> None:

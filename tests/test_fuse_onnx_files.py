@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,41 @@ def test_a_failure_leaves_the_old_output_whole(
         fuse_onnx(two, output)
     assert snapshot(output.parent) == before
     assert not [path for path in output.parent.iterdir() if path.is_dir()]
+
+
+def test_a_model_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a.onnx"
+    source.write_bytes(SOURCE.read_bytes())
+
+    def refuse(*given: object, **options: object) -> ModelProto:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(source))
+
+    monkeypatch.setattr(onnx, "load", refuse)
+    said = r"a\.onnx: cannot be read: Permission denied; check its permissions\."
+    with pytest.raises(UserError, match=said):
+        fuse_onnx(source, tmp_path / "b.onnx")
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: int = 0) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("tempfile._os.mkdir", refuse)
+    said = r"/b\.onnx: cannot be written: permission denied; choose a folder that you may write to"
+    with pytest.raises(UserError, match=said):
+        fuse_onnx(SOURCE, tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("beside", [None, "[]", '{"file": "b.onnx"}', "text"])
+def test_a_model_of_others_is_not_replaced(tmp_path: Path, beside: str | None) -> None:
+    output = tmp_path / "b.onnx"
+    output.write_text("mine")
+    if beside is not None:
+        (tmp_path / "b.onnx.json").write_text(beside)
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"b\.onnx: exists and was not made by fuse; choose"):
+        fuse_onnx(SOURCE, output)
+    assert snapshot(tmp_path) == before
 
 
 def test_folders_in_the_way(tmp_path: Path) -> None:

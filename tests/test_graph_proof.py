@@ -177,6 +177,23 @@ def test_given_inputs(tmp_path: Path) -> None:
         prove_graphs(source, source, {**inputs, "x": np.ones((1, 3, 3, 3))})
 
 
+def test_integers_for_a_float_input_become_floats(tmp_path: Path) -> None:
+    source = save(graph("y = Conv(x, swap)"), tmp_path / "a.onnx")
+    image = np.arange(18, dtype=np.uint8).reshape(1, 2, 3, 3)
+    proofs = [prove_graphs(source, source, {"x": image.astype(t)}) for t in ("u1", "f4")]
+    assert proofs[0] == proofs[1]
+    half = parser.parse_model(f"{HEAD} g (float16[n] x) => (float16[n] y) {{ y = Neg(x) }}")
+    source = save(half, tmp_path / "half.onnx")
+    assert prove_graphs(source, source, {"": np.arange(3)}).passed
+
+
+def test_of_many_arrays_a_few_are_named(tmp_path: Path) -> None:
+    source = save(graph("y = Neg(x)"), tmp_path / "a.onnx")
+    arrays = {f"data/{number:03}": np.ones(1) for number in range(100)}
+    with pytest.raises(UserError, match=r"these were given: .*'data/005'\] and 94 more\.$"):
+        prove_graphs(source, source, arrays)
+
+
 def test_larger_noise_where_the_model_refuses_32_pixels(tmp_path: Path) -> None:
     big = parser.parse_model(
         f"{HEAD} g (float[n,1,h,w] x) => (float[n,1,k,l] y) <float[1,1,1,1] k0 = {{2}}>"
@@ -213,7 +230,7 @@ def test_inputs_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.ones(3))
     assert read_inputs(tmp_path / "x.npz")["x"].tolist() == [1, 1, 1]
     (tmp_path / "text.npz").write_text("no arrays")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"no such file; give the path of an \.npz or \.npy"):
         read_inputs(tmp_path / "gone.npz")
     with pytest.raises(UserError, match=r"is not an \.npz or \.npy file"):
         read_inputs(tmp_path / "text.npz")

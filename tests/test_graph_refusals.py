@@ -46,6 +46,10 @@ REFUSALS = {
         "s = Shape(x)  z = Mul(s, n)  p0 = Concat<axis=0>(z, z)  p = Pad(x, p0)  y = Conv(p, swap)",
         "its padding is not constant",
     ),
+    "computed pad": (
+        "p0 = Concat<axis=0>(n, n)  p = Pad(x, p0)  y = Conv(p, swap)",
+        "its padding is computed by other nodes; run `onnxsim model.onnx simple.onnx` first",
+    ),
     "negative pad": ("p = Pad(x, crop)  y = Conv(p, swap)", "crops"),
     "channel pad": ("p = Pad(x, deeper)  c = Identity(swap3)  y = Conv(p, c)", "or the channels"),
     "inner tensor read": (
@@ -99,6 +103,15 @@ UNRUNNABLE = {
     "negative variance",
     "wrong statistics",
 }
+
+
+def test_branches_of_one_tensor_do_not_start_from_two() -> None:
+    """What could not join says why; the sum it is part of has nothing to add."""
+    body = (
+        f"r = Relu(x)  t = {PADDED}(r, three)  d = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, three)"
+    )
+    (left,) = fuse(f"{body}  s = Add(t, d)  y = Relu(s)").left
+    assert "differ in dilation" in left.reason
 
 
 @pytest.mark.parametrize("name", REFUSALS)

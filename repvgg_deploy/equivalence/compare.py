@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,23 @@ class Comparison:
     limit: float
     passed: bool
     reason: str
+
+
+def furthest(comparisons: Iterable[Comparison]) -> Comparison | None:
+    """The one furthest from its reference; None of none."""
+    return max(comparisons, key=_badness, default=None)
+
+
+def failure_lines(comparisons: Iterable[Comparison]) -> list[str]:
+    """One line for each that does not hold, the worst first."""
+    failed = sorted((c for c in comparisons if not c.passed), key=_badness, reverse=True)
+    return [f"{c.name}: {c.reason}" for c in failed]
+
+
+def _badness(comparison: Comparison) -> tuple[bool, float]:
+    """Orders by ratio; NaN, which compares with nothing, is as bad as infinity."""
+    ratio = comparison.ratio
+    return not comparison.passed, float("inf") if np.isnan(ratio) else ratio
 
 
 @np.errstate(invalid="ignore", divide="ignore")  # a figure of NaN or infinity says it all

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
-from .compare import RATIO_LIMIT, Comparison, compare
+from .compare import RATIO_LIMIT, Comparison, compare, failure_lines, furthest
 from .discrete import Agreement, agree
 from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
 
@@ -37,14 +37,25 @@ class GraphProof:
     @property
     def worst(self) -> Comparison | None:
         """The comparison furthest from its reference; None where no output is a float."""
-        both = (*self.outputs, *self.regions)
-        return max(both, key=lambda c: (not c.passed, c.ratio), default=None)
+        return furthest((*self.outputs, *self.regions))
+
+    @property
+    def worst_output(self) -> Comparison | None:
+        return furthest(self.outputs)
+
+    @property
+    def worst_region(self) -> Comparison | None:
+        return furthest(self.regions)
 
     @property
     def failures(self) -> list[str]:
-        """One line for each thing that does not hold; empty where the proof passes."""
-        parts: list[Comparison | Agreement] = [*self.outputs, *self.regions, *self.discrete]
-        return [f"{part.name}: {part.reason}" for part in parts if not part.passed]
+        """One line for each thing that does not hold, the worst first; empty where it passes."""
+        flipped = sorted(
+            self.discrete, key=lambda part: part.candidate / max(part.values, 1), reverse=True
+        )
+        return failure_lines((*self.outputs, *self.regions)) + [
+            f"{part.name}: {part.reason}" for part in flipped if not part.passed
+        ]
 
     @property
     def passed(self) -> bool:
@@ -89,6 +100,11 @@ def prove_graphs(
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
         _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
+        if any(a.shape != b.shape for a, b in zip(own[name], result[name], strict=True)):
+            raise UserError(
+                f"{candidate}: its {name!r} has another shape than that of {reference}; these are "
+                "two networks."
+            )
     return GraphProof(
         tuple(_compare(name, truth, own, result, limit) for name in floats),
         tuple(_compare(name, truth, own, result, limit) for name in inner),
@@ -131,8 +147,6 @@ def _check_finite(
 def _compare(name: str, truth: Rounds, own: Rounds, new: Rounds, limit: float) -> Comparison:
     by_round = (truth[name], own[name], new[name])
     half = np.float16 in (own[name][0].dtype, new[name][0].dtype)
-    if any(len({array.shape for array in arrays}) > 1 for arrays in zip(*by_round, strict=True)):
-        raise UserError(f"{name}: outputs of different shapes; these are two networks.")
     exact, reference, candidate = map(_joined, by_round)
     return compare(name, exact, reference, candidate, "fp16" if half else "fp32", limit)
 

@@ -16,6 +16,8 @@ BATCH = 2
 ROUNDS = 4
 #: What dynamic dimensions are tried at, smallest first.
 SIDES = (32, 64, 128)
+#: A checkpoint is a zip file too: of its hundred members these many are named.
+_LISTED = 6
 OTHER_INPUTS = "give inputs in an .npz file whose arrays bear the input names"
 
 
@@ -28,7 +30,7 @@ def read_inputs(path: Path) -> Arrays:
         with content:
             return dict(content)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the path of an .npz file.") from error
+        raise UserError(f"{path}: no such file; give the path of an .npz or .npy file.") from error
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(
             f"{path}: is not an .npz or .npy file, or damaged; {OTHER_INPUTS}."
@@ -84,6 +86,8 @@ def _noise(
 def match_inputs(inputs: Arrays, session: OrtSession, model: Path) -> Arrays:
     """``inputs`` by the model's names; one array goes to a model's one input, whatever its name.
 
+    Integers and bools (images) become floats where the model takes those.
+
     Raises:
         UserError: a missing input, one too many, no samples, or no numbers.
     """
@@ -92,12 +96,20 @@ def match_inputs(inputs: Arrays, session: OrtSession, model: Path) -> Arrays:
     if len(inputs) == len(names) == 1:
         inputs = dict(zip(names, inputs.values(), strict=True))
     if sorted(names) != sorted(inputs):
+        given = sorted(inputs)
+        more = f" and {len(given) - _LISTED} more" if len(given) > _LISTED else ""
         raise UserError(
-            f"{model}: takes the inputs {sorted(names)}, and these were given: {sorted(inputs)}."
+            f"{model}: takes the inputs {sorted(names)}, and these were given: "
+            f"{given[:_LISTED]}{more}."
         )
     for name, values in inputs.items():
         if values.size == 0:
             raise UserError(f"input {name!r} holds no samples; a proof on nothing proves nothing.")
         if kinds[name] in FLOAT_TYPES and values.dtype.kind not in "fiub":
             raise UserError(f"input {name!r} holds {values.dtype}, and {model} takes numbers.")
-    return inputs
+    return {
+        name: values.astype(FLOAT_TYPES[kinds[name]])
+        if kinds[name] in FLOAT_TYPES and values.dtype.kind in "iub"
+        else values
+        for name, values in inputs.items()
+    }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Comparison, compare
+from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Comparison, compare, failure_lines
 from .discrete import Agreement, agree
 from .trees import array, mapped, tensors
 
@@ -43,9 +43,12 @@ class ModuleProof:
 
     @property
     def failures(self) -> list[str]:
-        """One line for each thing that does not hold; empty where the proof passes."""
-        parts: list[Comparison | Agreement] = [*self.blocks, *self.outputs, *self.discrete]
-        return [f"{part.name}: {part.reason}" for part in parts if not part.passed]
+        """One line for each thing that does not hold, the worst first; empty where it passes."""
+        wrong = [part for part in self.discrete if not part.passed]
+        return [
+            *failure_lines((*self.blocks, *self.outputs)),
+            *(f"{part.name}: {part.reason}" for part in wrong),
+        ]
 
     @property
     def passed(self) -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..models.network import RepVGG, RepVGGBlock
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, Comparison, compare
+from .compare import RATIO_LIMIT, Comparison, compare, failure_lines
 
 #: The algebra is exact, so in float64 only rounding may remain (relative to the branches).
 EXACT_LIMIT = 1e-10
@@ -53,15 +53,13 @@ class Proof:
 
     @property
     def failures(self) -> list[str]:
-        """One line for each thing that does not hold; empty where the proof passes."""
+        """One line for each thing that does not hold, the worst first; empty where it passes."""
         judged = self.parts if self.end_to_end is None else (*self.parts, self.end_to_end)
-        lines = [f"{c.name}: {c.reason}" for c in judged if not c.passed]
-        lines += [
+        return failure_lines(judged) + [
             f"{name}: folded in float64 it differs by {error:.1e}, more than {EXACT_LIMIT:g}"
             for name, error in self.algebra.items()
             if not error <= EXACT_LIMIT
         ]
-        return lines
 
     @property
     def passed(self) -> bool:

@@ -22,7 +22,7 @@ def found_lines(result: FuseResult) -> list[str]:
     left = list(weights.left.items())
     lines += [f"left as it is: block {path}: {reason}" for path, reason in left[:_LISTED]]
     if len(left) > _LISTED:
-        lines.append(f"left as they are: {len(left) - _LISTED} more")
+        lines.append(f"left as they are: {len(left) - _LISTED} more; inspect lists them")
     if result.dropped:
         lines.append(
             f"left out, used only in training: {len(result.dropped)} tensors of auxiliary heads"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .text import count_text
+
 if TYPE_CHECKING:
     from ..reparam.graph.result import LeftRegion
     from ..steps.fuse_onnx import OnnxFusion
@@ -29,11 +31,12 @@ def graph_lines(result: OnnxFusion) -> list[str]:
         lines = [f"{result.source}: {became}"]
     lines += [f"left as it is: {left_text(region)}" for region in result.left[:_LISTED]]
     if len(result.left) > _LISTED:
-        lines.append(f"left as they are: {len(result.left) - _LISTED} more")
+        lines.append(f"left as they are: {len(result.left) - _LISTED} more; inspect lists them")
     if result.proof is not None and (worst := result.proof.worst) is not None:
+        outputs = count_text(len(result.proof.outputs), "output")
+        regions = count_text(len(result.proof.regions), "region")
         lines.append(
-            f"proof: worst of {len(result.proof.outputs)} outputs and {len(result.proof.regions)} "
-            f"regions {worst.ratio:.2f} times the original's own rounding error "
-            f"(limit {worst.limit:g})"
+            f"proof: worst of {outputs} and {regions} {worst.ratio:.2f} times the original's own "
+            f"rounding error (limit {worst.limit:g})"
         )
     return lines

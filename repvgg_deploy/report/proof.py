@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from .text import count_text
+
 if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
+    from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
     from ..steps.verify import Verdict
 
@@ -16,11 +19,12 @@ def proof_lines(proof: Proof) -> list[str]:
     """Block by block and end to end, each as a multiple of the reference's own rounding error."""
     worst, end = proof.worst_part, proof.end_to_end
     whole = "the network around them is not known" if end is None else f"end to end {end.ratio:.2f}"
+    parts = count_text(len(proof.parts), "part")
     largest = worst.max_abs if end is None else end.max_abs
     lines = [
         f"proof on {proof.device}, {worst.samples} samples: error relative to the training "
         f"network's own float32 rounding error (limit {worst.limit:g}):",
-        f"  worst of {len(proof.parts)} parts {worst.ratio:.2f} ({worst.name}), {whole}; "
+        f"  worst of {parts} {worst.ratio:.2f} ({worst.name}), {whole}; "
         f"max |difference| {largest:.1e}",
     ]
     if proof.worst_algebra is not None:
@@ -46,12 +50,31 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if verdict.proof is not None:
         changed = [f"  {key}: is not what the reference holds" for key in verdict.changed[:5]]
         return [head, *proof_lines(verdict.proof), *changed]
+    if verdict.graphs is not None:
+        return [head, *_graph_lines(verdict.graphs)]
+    assert end is not None  # without a proof of blocks there is one
+    return [head, *_figures(f"{end.samples} samples, {end.precision}", end)]
+
+
+def _graph_lines(proof: GraphProof) -> list[str]:
+    """The worst output, then the worst inner tensor."""
+    end, inner = proof.worst_output, proof.worst_region
     if end is None:
-        return [head, "  no output is a float; the others were compared value by value"]
+        lines = ["  no output is a float; the others were compared value by value"]
+    else:
+        place = f"worst of {count_text(len(proof.outputs), 'output')} ({end.name})"
+        lines = _figures(f"{place}, {end.samples} samples, {end.precision}", end)
+    if inner is not None:
+        regions = count_text(len(proof.regions), "region")
+        lines.append(f"  worst of {regions} {inner.ratio:.2f} ({inner.name})")
+    return lines
+
+
+def _figures(what: str, end: Comparison) -> list[str]:
+    """The verdict on an output, and how far off it is."""
     agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
     return [
-        head,
-        f"  {end.samples} samples, {end.precision}: {end.reason};",
+        f"  {what}: {end.reason};",
         f"  max |difference| {end.max_abs:.1e}, SQNR {end.sqnr_db:.0f} dB, cosine {end.cosine:.9f}"
         f"{agreement}",
     ]

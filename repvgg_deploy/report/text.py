@@ -20,6 +20,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return "\n".join([render(lines[0]), *map(render, lines[1:])])
 
 
+def count_text(count: int, noun: str) -> str:
+    """``1 output``, ``2 outputs``"""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     """``47 nodes (22 Conv, 22 Relu, ...)``"""
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())

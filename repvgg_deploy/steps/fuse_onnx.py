@@ -61,8 +61,7 @@ def fuse_onnx(
     used = data_files(model)
     check_output(path, used, output)
     fused, left = carry_out(make_plan(model, allow_costlier))
-    make_folder(output.parent)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+    with _folder_beside(output) as folder:
         copied = None if fused or used else path
         staged = _write(model, Path(folder) / output.name, bool(used), copied)
         del model  # the proof needs the memory
@@ -86,6 +85,15 @@ def fuse_onnx(
             )
     files = (output, *map(output.with_name, data))
     return OnnxFusion(path, files, artifact, fused, left, proof)
+
+
+def _folder_beside(output: Path) -> tempfile.TemporaryDirectory[str]:
+    """Where the model waits for its proof; UserError where nothing can be written there."""
+    make_folder(output.parent)
+    try:
+        return tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise write_error(output, error) from error
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:

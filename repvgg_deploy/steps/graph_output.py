@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,19 @@ def check_output(source: Path, used: Collection[Path], output: Path) -> None:
             raise UserError(f"{path}: is the model to fuse or its data; choose another output.")
         if path.is_dir():
             raise UserError(f"{path}: is a folder; choose another output.")
+    if output.exists() and not _is_ours(output):
+        raise UserError(
+            f"{output}: exists and was not made by fuse; choose another --output or remove it."
+        )
+
+
+def _is_ours(output: Path) -> bool:
+    """Whether a sidecar says that a fused graph stood here, even one that changed since."""
+    try:
+        record = json.loads(sidecar_path(output).read_text())
+        return bool(record["file"] == output.name and {"fused", "left"} <= record.keys())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
 
 
 @contextmanager

@@ -38,8 +38,8 @@ class Verdict:
     """The judgement on one pair; ``proof`` where both are weights, block by block.
 
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
-    outside the blocks that are not the same to the bit. For two ONNX models it is the worst of
-    ``graphs`` (None: no float output).
+    outside the blocks that are not the same to the bit. For two ONNX models it is the worst
+    output of ``graphs`` (None: no float output).
     """
 
     reference: Path
@@ -219,16 +219,24 @@ def _verify_onnx(
     with exact_math():
         truth = run(TorchRunner(network.build(torch.float64), device), samples)
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
-    output = run(OrtRunner(candidate.path), samples, candidate.batch)
-    end_to_end = compare("end to end", truth, own, output, precision)
+    try:
+        output = run(OrtRunner(candidate.path), samples, candidate.batch)
+        end_to_end = compare("end to end", truth, own, output, precision)
+    except UserError as error:
+        raise _naming(candidate.path, error) from error
     return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
+
+
+def _naming(path: Path, error: UserError) -> UserError:
+    """``error`` with the file it is about, unless it names that already."""
+    return error if str(error).startswith(str(path)) else UserError(f"{path}: {error}")
 
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
     """Two ONNX models of any inputs and outputs."""
     samples = None if inputs is None else read_inputs(inputs)
     proof = prove_graphs(reference, candidate, samples, _region_ends(reference, candidate))
-    return Verdict(reference, candidate, proof.worst, None, "cpu", graphs=proof)
+    return Verdict(reference, candidate, proof.worst_output, None, "cpu", graphs=proof)
 
 
 def _region_ends(reference: Path, candidate: Path) -> list[str]:

@@ -77,7 +77,12 @@ def read_pad(
     if mode != "constant":
         raise NotOneConv(f"padding mode {mode!r} is not zero padding")
     inputs = [*node.input, "", "", ""][1:4]
-    if not all(index.is_constant(name) for name in inputs if name):
+    computed = [name for name in inputs if name and not index.is_constant(name)]
+    if computed and all(index.follows_from_constants(name) for name in computed):
+        raise NotOneConv(
+            "its padding is computed by other nodes; run `onnxsim model.onnx simple.onnx` first"
+        )
+    if computed:
         raise NotOneConv("its padding is not constant")
     value = index.numbers(inputs[1]).sum() if inputs[1] else attributes.get("value", 0.0)
     if value:

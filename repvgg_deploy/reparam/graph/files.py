@@ -33,7 +33,11 @@ def read_proto(path: Path) -> ModelProto:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of an ONNX model.") from error
-    except (DecodeError, OSError) as error:
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; check its permissions."
+        ) from error
+    except DecodeError as error:
         raise UserError(f"{path}: is not an ONNX model, or damaged; export it again.") from error
     if not model.HasField("graph") or not model.ir_version:
         raise UserError(f"{path}: is not an ONNX model (it holds no graph); export it again.")

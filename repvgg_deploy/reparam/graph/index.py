@@ -18,6 +18,8 @@ READ = {
 }  # fmt: skip
 #: Attributes of Constant that hold numbers (the others hold strings or sparse tensors).
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
+#: What an exporter takes to compute a padding is a dozen tensors; a network's body is not walked.
+_FEW = 50
 
 
 class GraphIndex:
@@ -97,6 +99,22 @@ class GraphIndex:
         if name in self.model.weights:
             return name not in self._overridable
         return name in self._constants or name in self._alias
+
+    def follows_from_constants(self, name: str) -> bool:
+        """Whether a few nodes compute ``name`` from constants alone: a simplifier makes it one."""
+        seen, queue = {name}, [name]
+        while queue:
+            name = queue.pop()
+            if self.is_constant(name):
+                continue
+            if name not in self.producer or len(seen) > _FEW:
+                return False
+            node = self.nodes[self.producer[name]]
+            for other in filter(None, (*node.input, *outer_names(node))):
+                if other not in seen:
+                    seen.add(other)
+                    queue.append(other)
+        return True
 
     def _tensor(self, name: str) -> TensorProto:
         name = self._alias.get(name, name)

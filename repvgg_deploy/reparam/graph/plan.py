@@ -79,6 +79,7 @@ def _left(
     """One entry for each place where a convolution and a linear neighbour stay apart."""
     vanished = {number for region in regions for number in region.nodes[:-1]}
     left: dict[int, LeftRegion] = {}
+    roots = _roots(found.forms)
 
     def note(number: int, others: Iterable[int], reason: str) -> None:
         names = tuple(describe(index.nodes[n]) for n in (number, *others))
@@ -94,6 +95,8 @@ def _left(
         if name in found.refused and _any_conv(index, found.forms, form, readers):
             note(number, readers, found.refused[name])
         elif len(operation.inputs) > 1 and len(form.terms) > 1 and form.convs:
+            if roots[name] and any(source in found.refused for source in form.terms):
+                continue  # one tensor after all: what could not join has its own line
             sources = ", ".join(map(repr, islice(form.terms, OPEN_SOURCES)))
             more = " and others" if len(form.terms) > OPEN_SOURCES else ""
             note(number, (), f"its branches start from different tensors: {sources}{more}")
@@ -102,6 +105,15 @@ def _left(
         if node.op_type == "Conv" or _beside_conv(index, number):
             note(number, (), reason)
     return [left[number] for number in sorted(left)]
+
+
+def _roots(forms: dict[str, Form]) -> dict[str, str | None]:
+    """The one tensor that a form starts from behind all linear nodes; None where it is several."""
+    roots: dict[str, str | None] = {}
+    for name, form in forms.items():  # in graph order
+        behind = {roots.get(source, source) for source in form.terms}
+        roots[name] = behind.pop() if len(behind) == 1 else None
+    return roots
 
 
 def _any_conv(
