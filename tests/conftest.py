@@ -14,8 +14,6 @@ from repvgg_deploy.cli.main import main
 
 from .helpers import training_state
 
-torch.set_num_threads(1)  # the suite runs on two workers; more threads than cores only wait
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,6 +25,12 @@ class Outcome:
 
 
 Cli = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The suite runs on two workers, and more threads than cores only wait; bench sets its own."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

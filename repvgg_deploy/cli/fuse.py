@@ -139,9 +139,11 @@ def _fuse_graph(
 ) -> None:
     with spinner(f"fusing {path}") as elapsed:
         with uninterrupted():
+            from ..optional import available
             from ..report.graph import graph_lines
             from ..steps.fuse_onnx import fuse_onnx
 
+            available("onnxruntime")  # imported now: a signal amid that looks like its absence
         result = fuse_onnx(path, output, allow_costlier=costlier, prove=verify, inputs=inputs)
     for line in graph_lines(result):
         say(line)

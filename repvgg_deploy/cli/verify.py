@@ -52,11 +52,13 @@ def command(
     with spinner("verifying") as elapsed:
         with uninterrupted():
             from ..errors import CheckFailed
+            from ..optional import available
             from ..report.proof import verdict_dict, verdict_lines
             from ..steps.verify import verify_model, verify_pair
             from ..steps.weights import Reading
             from ..workspace import Workspace
 
+            available("onnxruntime")  # imported now: a signal amid that looks like its absence
         if files:
             reading = Reading(eps, family, ema)
             verdicts = [verify_pair(files[0], files[1], device, images, reading)]
