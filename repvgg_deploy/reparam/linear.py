@@ -225,7 +225,10 @@ class LinearConv:
     def __add__(self, other: LinearConv) -> LinearConv:
         """The sum of two parallel branches; NotOneConv as :meth:`Geometry.__add__` says."""
         result = self.geometry + other.geometry
-        kernel = self._grow(result) + other._grow(result)
+        kernel, small = self._grow(result).clone(), other.regroup(result.groups).kernel
+        top, left, _, _ = other.geometry.margins(result.pads, result.dilation)
+        height, width = small.shape[2:]  # added where it lies: padding it costs as much again
+        kernel[:, :, top : top + height, left : left + width] += small
         return _with(result, kernel, self.bias + other.bias)
 
     def _grow(self, target: Geometry) -> Tensor:
