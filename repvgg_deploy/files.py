@@ -37,6 +37,11 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def read_error(path: Path, error: OSError) -> UserError:
+    """``error`` as one sentence that names the file."""
+    return UserError(f"{path}: cannot be read: {error.strerror}; check its permissions.")
+
+
 def write_error(path: Path, error: OSError) -> UserError:
     """``error`` as one sentence that names the file."""
     cause = _CAUSES.get(error.errno or 0, f"{error.strerror or error}; choose another folder")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import sha256_file
+from ..files import read_error, sha256_file
 from .check import check_storage
 from .numpy_pickle import read_numpy_pickle
 from .unwrap import EMA, RAW, unwrap
@@ -91,9 +91,7 @@ def _sniff(path: Path) -> Kind:
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a folder; give the checkpoint file inside it.") from error
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; check its permissions."
-        ) from error
+        raise read_error(path, error) from error
     if not head:
         raise UserError(f"{path}: is empty; copy or download the checkpoint again.")
     if head[:2] == b"PK" or head[:2] == _PICKLE_PROTOCOL_2:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .text import left_lines
+
 if TYPE_CHECKING:
     from ..steps.fuse import FuseResult
     from ..steps.inventory import BlockCount
     from ..steps.weights import Reading
-
-#: More blocks than this that stayed as they are would bury the rest.
-_LISTED = 5
 
 
 def found_lines(result: FuseResult) -> list[str]:
@@ -19,10 +18,7 @@ def found_lines(result: FuseResult) -> list[str]:
     weights = result.weights
     lines = [f"{weights.path}: {result.artifact.architecture} ({weights.checkpoint.wrapper})"]
     lines += family_lines(result.blocks, weights.reading)
-    left = list(weights.left.items())
-    lines += [f"left as it is: block {path}: {reason}" for path, reason in left[:_LISTED]]
-    if len(left) > _LISTED:
-        lines.append(f"left as they are: {len(left) - _LISTED} more; inspect lists them")
+    lines += left_lines([f"block {path}: {reason}" for path, reason in weights.left.items()])
     if result.dropped:
         lines.append(
             f"left out, used only in training: {len(result.dropped)} tensors of auxiliary heads"

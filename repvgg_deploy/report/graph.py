@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .text import count_text
+from .text import count_text, left_lines
 
 if TYPE_CHECKING:
     from ..reparam.graph.result import LeftRegion
     from ..steps.fuse_onnx import OnnxFusion
-
-#: More regions than this that stayed as they are would bury the rest.
-_LISTED = 5
 
 
 def left_text(region: LeftRegion) -> str:
@@ -29,9 +26,7 @@ def graph_lines(result: OnnxFusion) -> list[str]:
             f"{count} regions became one Conv each" if count > 1 else "1 region became one Conv"
         )
         lines = [f"{result.source}: {became}"]
-    lines += [f"left as it is: {left_text(region)}" for region in result.left[:_LISTED]]
-    if len(result.left) > _LISTED:
-        lines.append(f"left as they are: {len(result.left) - _LISTED} more; inspect lists them")
+    lines += left_lines([left_text(region) for region in result.left])
     if result.proof is not None and (worst := result.proof.worst) is not None:
         outputs = count_text(len(result.proof.outputs), "output")
         regions = count_text(len(result.proof.regions), "region")

@@ -25,6 +25,18 @@ def count_text(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+#: More places than this that stayed as they are would bury the rest.
+_LISTED = 5
+
+
+def left_lines(places: Sequence[str]) -> list[str]:
+    """What stayed as it is and why, the first few."""
+    lines = [f"left as it is: {place}" for place in places[:_LISTED]]
+    if len(places) > _LISTED:
+        lines.append(f"left as they are: {len(places) - _LISTED} more; inspect lists them")
+    return lines
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     """``47 nodes (22 Conv, 22 Relu, ...)``"""
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())

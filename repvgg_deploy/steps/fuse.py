@@ -73,7 +73,7 @@ def fuse_checkpoint(
         raise UserError(f"{path}: is fused already, no batch norm to fold; leave out --eps.")
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
-    blocks, described = count_blocks(weights), architecture(weights)
+    blocks = count_blocks(weights)
     state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
@@ -92,7 +92,7 @@ def fuse_checkpoint(
             source=Source(origin or str(path.resolve()), checkpoint.sha256),
             source_form=weights.form,
             family=", ".join(dict.fromkeys(block.family for block in blocks)),
-            architecture=described,
+            architecture=architecture(weights, blocks),
             reading=reading.to_dict(),
             spec=None if whole is None else whole.spec.to_dict(),
             proof=None if proof is None else proof.to_dict(),

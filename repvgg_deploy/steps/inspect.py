@@ -71,7 +71,7 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         UserError: one sentence that names the file and what is wrong with it.
     """
     weights = read_weights(path, reading)
-    blocks = list_blocks(weights)
+    blocks, kinds = list_blocks(weights), count_blocks(weights)
     dropped = training_only(weights)
     before = parameters(weights, weights.checkpoint.state)
     saved = sum(block.parameters - block.parameters_after for block in blocks)
@@ -80,12 +80,12 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         format=weights.checkpoint.kind,
         held=weights.checkpoint.wrapper,
         form=weights.form,
-        architecture=architecture(weights),
+        architecture=architecture(weights, kinds),
         spec=None if weights.whole is None else weights.whole.spec.to_dict(),
         not_whole=weights.partial,
         nothing=_why_nothing(weights),
         reading=reading,
-        kinds=count_blocks(weights),
+        kinds=kinds,
         blocks=blocks,
         left=weights.left,
         training_only=dropped,

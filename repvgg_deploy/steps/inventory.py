@@ -74,11 +74,11 @@ def count_blocks(weights: WeightsFile) -> list[BlockCount]:
     ]
 
 
-def architecture(weights: WeightsFile) -> str:
-    """The network's name or layout, or what blocks there are."""
+def architecture(weights: WeightsFile, kinds: Iterable[BlockCount]) -> str:
+    """The network's name or layout, or what blocks there are; ``kinds`` as of count_blocks."""
     if weights.whole is not None:
         return describe(weights.whole.spec)
-    counted = ", ".join(f"{b.count} {b.block} ({b.family})" for b in count_blocks(weights))
+    counted = ", ".join(f"{b.count} {b.block} ({b.family})" for b in kinds)
     if counted:
         return counted
     return "blocks that are fused already" if weights.holds_fused else "no known blocks"

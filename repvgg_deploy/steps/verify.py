@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
 from ..workspace import ModelFolder
 from .fuse import refuse_images
+from .inventory import training_only
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
 Subject = WeightsFile | OnnxInfo
@@ -188,12 +188,11 @@ def _verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch
             "deploy form; name two forms of one network."
         )
     folded = {key for block in reference.blocks for key in block.keys(before)}
-    patterns = {block.family.training_only for block in reference.blocks} - {""}
+    dropped = set(training_only(reference))
     changed = []
     for key in sorted((set(before) | set(after)) - folded - fused):
-        training_only = any(re.search(pattern, key) for pattern in patterns)
         same = key in before and key in after and _equal(before[key], after[key])
-        if not same and not (training_only and key not in after):
+        if not same and not (key in dropped and key not in after):
             changed.append(key)
     proof = prove_blocks(before, after, reference.blocks, device, reference.reading.eps)
     return Verdict(reference.path, candidate.path, None, proof, str(device), tuple(changed))

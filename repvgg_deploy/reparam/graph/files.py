@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto
 
 from ...errors import UserError
-from ...files import sha256_file
+from ...files import read_error, sha256_file
 from .external import check_bytes, find_place, is_external, move_out, name_file, read_in
 from .model import OnnxModel, inner_tensors, take_apart
 
@@ -34,9 +34,7 @@ def read_proto(path: Path) -> ModelProto:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of an ONNX model.") from error
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; check its permissions."
-        ) from error
+        raise read_error(path, error) from error
     except DecodeError as error:
         raise UserError(f"{path}: is not an ONNX model, or damaged; export it again.") from error
     if not model.HasField("graph") or not model.ir_version:
