@@ -16,7 +16,7 @@ from . import __version__
 from .errors import UserError
 from .files import sha256_file, whole_file, whole_files
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,36 @@ class OnnxArtifact:
 
 @dataclass(frozen=True)
 class EngineArtifact:
-    """A TensorRT engine: plain engine bytes. Shapes of the profile are [N, C, H, W].
+    """A TensorRT engine: plain engine bytes.
 
-    ``targets`` are the GPUs it was built for (sm86, ... or the name of this machine's GPU).
+    ``flavour`` is tensorrt or rtx. ``targets`` are the compute capabilities it was built for
+    (sm86, ...); ``gpu`` is the GPU that TensorRT built it on, None for RTX; ``platform`` like
+    ``linux-x86_64``. ``inputs`` and ``outputs`` hold name, dtype and shape, -1 where a dimension is
+    dynamic; ``profiles`` map every input to its min, opt and max shape. ``layers`` is the typed
+    network: what every weighted layer reads, weighs with and writes; ``inspected`` the same of the
+    finished engine, None where there was no GPU to ask. ``options`` are the build options.
+    ``lineage`` leads from ``source``, the ONNX model, to the checkpoint. ``proof`` is None until
+    the engine has run.
     """
 
     file: str
     sha256: str
     source: Source
+    lineage: list[dict[str, str]]
     flavour: str
     version: str
+    platform: str
     targets: list[str]
+    gpu: dict[str, Any] | None
     precision: str
-    profile: dict[str, list[int]]
-    input_name: str
-    output_name: str
+    layers: list[dict[str, Any]]
+    inspected: list[dict[str, Any]] | None
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    profiles: list[dict[str, dict[str, list[int]]]]
+    options: dict[str, Any]
+    warnings: list[str]
+    proof: dict[str, Any] | None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 
@@ -176,6 +191,7 @@ def _check_types(record: object) -> None:
         "list": list,
         "dict": dict,
         "dict | None": (dict, type(None)),
+        "list | None": (list, type(None)),
     }
     for f in dataclasses.fields(record):  # type: ignore[arg-type]
         declared = re.sub(r"\[.*\]", "", str(f.type))

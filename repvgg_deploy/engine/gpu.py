@@ -1,0 +1,50 @@
+"""This machine's GPU, asked of the CUDA driver itself, so that no torch has to be installed.
+
+The driver numbers devices as TensorRT and pycuda see them (CUDA_VISIBLE_DEVICES, fastest first),
+which NVML does not. Names and numbers: CUDA driver API, CUdevice_attribute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """``capability`` is like ``sm89``; ``memory`` in bytes; ``cuda`` the newest that the driver
+    supports, like ``13.0``."""
+
+    name: str
+    capability: str
+    memory: int
+    cuda: str
+
+
+def this_gpu() -> Gpu | None:
+    """The first device that CUDA sees; None where there is no driver or no device."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    device, version = ctypes.c_int(), ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    numbers = []
+    for attribute in (_MAJOR, _MINOR):
+        number = ctypes.c_int()
+        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+        numbers.append(number.value)
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        capability=f"sm{numbers[0]}{numbers[1]}",
+        memory=memory.value,
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
