@@ -18,6 +18,9 @@ from .files import sha256_file, whole_file, whole_files
 
 SCHEMA = 3
 
+#: Sidecars that name one another in a ring end here.
+_LONGEST_LINEAGE = 8
+
 
 @dataclass(frozen=True)
 class Source:
@@ -153,6 +156,28 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return None
     return str(data) if isinstance(data, Path) else data
+
+
+def recorded_source(artifact: Path) -> Source | None:
+    """What an artifact was made from; None where there is none, or nothing that could be used."""
+    try:
+        source = json.loads(sidecar_path(artifact).read_text())["source"]
+        return Source(str(source["path"]), str(source["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def lineage(path: Path) -> list[Source]:
+    """What a file was made from, and that from, as the sidecars say: back to the checkpoint."""
+    found: list[Source] = []
+    while len(found) < _LONGEST_LINEAGE and (source := recorded_source(path)) is not None:
+        found.append(source)
+        if (
+            Path(source.path).name != source.path
+        ):  # not beside it: the checkpoint, or a foreign file
+            break
+        path = path.with_name(source.path)
+    return found
 
 
 def write_json(path: Path, data: Any) -> None:

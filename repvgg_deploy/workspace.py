@@ -8,8 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .artifacts import FusedArtifact, Source, read_sidecar, sidecar_path, write_json
+from .artifacts import FusedArtifact, read_sidecar, recorded_source, write_json
 from .errors import UserError
+
+#: Those that export writes itself.
+ONNX_PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class ModelFolder:
     def onnx(self, precision: str) -> Path:
         return self.path / f"{precision}.onnx"
 
-    def engine(self, precision: str, flavour: str) -> Path:
-        return self.path / f"{precision}.{flavour}.engine"
+    def engine(self, onnx: Path, flavour: str) -> Path:
+        """Named after the ONNX model that it is built from: ``fp16.rtx.engine`` of fp16.onnx."""
+        return self.path / f"{onnx.stem}.{flavour}.engine"
 
     def onnx_files(self) -> list[Path]:
         """The ONNX models that export left, fp32 first; other files are not ours to judge."""
-        paths = (self.onnx(precision) for precision in ("fp32", "fp16"))
+        paths = (self.onnx(precision) for precision in ONNX_PRECISIONS)
         return [path for path in paths if path.exists()]
 
     def engine_files(self) -> list[Path]:
@@ -93,7 +97,7 @@ class Workspace:
         for path in (folder.fused, folder.fused_pth, folder.fused_pkl, self._pointer):
             if path.is_dir():
                 raise UserError(f"{path}: a folder stands there; move it away.")
-        source = _recorded_source(folder.fused)
+        source = recorded_source(folder.fused)
         if source is not None and source.sha256 != source_sha256:
             raise UserError(
                 f"{folder.path}: holds a model made from another checkpoint, or from an earlier "
@@ -109,13 +113,32 @@ class Workspace:
             UserError: the fused form of another file lies there.
         """
         folder = self._folder(name)
-        recorded = _recorded_source(folder.fused_onnx)
+        recorded = recorded_source(folder.fused_onnx)
         if recorded is not None and Path(recorded.path).resolve() != source.resolve():
             raise UserError(
                 f"{folder.fused_onnx}: was made from another model ({recorded.path}); give this "
                 "one its own name with --name, or a place with --output."
             )
         return folder.fused_onnx
+
+    def claim_engine(self, onnx: Path, name: str | None, flavour: str) -> Path:
+        """Where the engine of a user's own ONNX model goes: beside it, if that is in here.
+
+        Raises:
+            UserError: the engine of another model lies there.
+        """
+        inside = onnx.resolve().parent.parent == self.root.resolve()
+        folder = self._folder(
+            onnx.resolve().parent.name if inside and not name else name or onnx.stem
+        )
+        engine = folder.engine(onnx, flavour)
+        recorded = recorded_source(engine)
+        if recorded is not None and (folder.path / recorded.path).resolve() != onnx.resolve():
+            raise UserError(
+                f"{engine}: was built from another model ({recorded.path}); give this one its own "
+                "folder with --name."
+            )
+        return engine
 
     def set_current(self, folder: ModelFolder) -> None:
         write_json(self._pointer, {"model": folder.name})
@@ -153,12 +176,3 @@ class Workspace:
             raise UserError(
                 f"{self._pointer}: is damaged; name the model with --model, or fuse again."
             ) from error
-
-
-def _recorded_source(artifact: Path) -> Source | None:
-    """What an artifact was made from; None where there is none, or nothing that could be used."""
-    try:
-        source = json.loads(sidecar_path(artifact).read_text())["source"]
-        return Source(str(source["path"]), str(source["sha256"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

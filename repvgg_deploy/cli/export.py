@@ -3,58 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from . import options
+from ..engine.options import PRECISIONS, QUANTIZED, BuildOptions
+from . import build_options, options
+from .build_options import ENGINE_ONLY
 from .console import made, print_json, say, spinner, uninterrupted
+from .subject import refuse_options
+
+if TYPE_CHECKING:
+    from ..engine.flavour import Flavour
+    from ..steps.engine import Companions, EngineResult
+    from ..steps.export import OnnxResult
+    from ..workspace import ModelFolder, Workspace
+
+#: Opset, image size (height, width) and batch; None as the options of those names have it.
+OnnxOptions = tuple[int | None, tuple[int, int] | None, int | None]
 
 
 @click.command("export")
+@click.argument("onnx_file", metavar="[ONNX]", required=False, type=click.Path(path_type=Path))
 @click.option("--onnx", "want_onnx", is_flag=True, help="Write an ONNX model.")
 @click.option(
     "--trt",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(PRECISIONS),
     help="Build a TensorRT engine of this precision, by way of an ONNX model of it.",
 )
 @click.option("--fp16", is_flag=True, help="Write the ONNX model of --onnx in half precision.")
-@click.option(
-    "--opset", type=click.IntRange(min=13), default=17, show_default=True, help="ONNX opset."
-)
+@click.option("--opset", type=click.IntRange(min=13), help="ONNX opset. [default: 17; 22 for bf16]")
 @click.option(
     "--batch",
     type=click.IntRange(1, options.LARGEST_BATCH),
     help="Fix the batch size. [default: dynamic]",
 )
 @options.image_size
-@click.option(
-    "--profile",
-    type=options.Batches(),
-    default="1,32,128",
-    show_default=True,
-    help="Smallest, tuned-for and largest batch of the engine.",
-)
-@click.option(
-    "--target",
-    "targets",
-    type=options.TargetList(),
-    help="GPUs to build a TensorRT-RTX engine for, e.g. sm86,sm89. [default: all possible]",
-)
+@build_options.flavour
+@build_options.build_options
+@build_options.timing_cache
+@build_options.build_log
+@click.option("--name", help="Folder in the workspace for the engine of ONNX. [default: its name]")
 @options.model
 @options.engines
 @options.as_json
-@click.pass_context
 def command(
-    ctx: click.Context,
+    onnx_file: Path | None,
     want_onnx: bool,
     trt: str | None,
     fp16: bool,
-    opset: int,
+    opset: int | None,
     batch: int | None,
     image_size: tuple[int, int] | None,
-    profile: list[int],
-    targets: list[str] | None,
+    flavour: str,
+    build: BuildOptions,
+    timing_cache: Path | None,
+    build_log: Path | None,
+    name: str | None,
     model: str | None,
     engines: Path,
     as_json: bool,
@@ -62,25 +67,93 @@ def command(
     """Write ONNX, and build a TensorRT engine from it.
 
     The ONNX model is simplified, checked by ONNX, and run in ONNX Runtime against torch. TensorRT
-    builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. Image
-    size: --size, else the size the variant was published at, else 224.
-    """
-    _check_usage(ctx)
+    builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. The
+    engine's precision is that of the ONNX model, and is proved from its types. Image size: --size,
+    else the size the variant was published at, else 224.
 
+    With ONNX, a model of your own (a fused one, or one with Q/DQ nodes), only the engine is built,
+    in the precision that --trt says the model is of.
+    """
+    _check_usage(onnx_file, want_onnx, trt, fp16, batch)
     with uninterrupted():
-        from ..engine.build import Profile
-        from ..engine.flavour import choose_flavour
-        from ..report.proof import check_line
-        from ..report.text import counts_text
-        from ..steps.export import check_targets, export_engine, export_onnx
+        from ..steps.engine import Companions
         from ..workspace import Workspace
 
-    if trt is not None and targets:
-        check_targets(trt, targets)
-    folder = Workspace(engines).model(model)
-    onnx_precision = {"fp16" if fp16 else "fp32"} if want_onnx else set()
+    workspace, companions = Workspace(engines), Companions(timing_cache, build_log)
+    if onnx_file is not None:
+        assert trt is not None  # _check_usage
+        artifacts = _export_own(onnx_file, workspace, name, trt, flavour, build, companions)
+    else:
+        folder = workspace.model(model)
+        wanted = {"fp16" if fp16 else "fp32"} if want_onnx else set()
+        onnx_options = (opset, image_size, batch)
+        artifacts = _export_model(folder, wanted, trt, onnx_options, flavour, build, companions)
+    if as_json:
+        print_json(artifacts)
+
+
+def _export_own(
+    onnx: Path,
+    workspace: Workspace,
+    name: str | None,
+    precision: str,
+    flavour: str,
+    build: BuildOptions,
+    companions: Companions,
+) -> list[object]:
+    """The engine of an ONNX model that the user brings."""
+    from ..engine.flavour import choose_flavour
+
+    chosen = choose_flavour(flavour)
+    place = workspace.claim_engine(onnx, name, chosen.name)
+    return [_build_engine(onnx, place, precision, chosen, build, companions).artifact]
+
+
+def _export_model(
+    folder: ModelFolder,
+    wanted: set[str],
+    trt: str | None,
+    onnx_options: OnnxOptions,
+    flavour: str,
+    build: BuildOptions,
+    companions: Companions,
+) -> list[object]:
+    """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model."""
+    from ..engine.flavour import NoTensorRT, choose_flavour
+    from ..steps.engine import check_request, quantized_onnx
+
+    missing: NoTensorRT | None = None
+    if trt is not None:
+        wanted = wanted | ({trt} - set(QUANTIZED))
+        try:
+            chosen = choose_flavour(flavour)
+            check_request(chosen, trt, build, companions.timing_cache)
+        except NoTensorRT as error:
+            missing = error
+    results = _write_onnx(folder, sorted(wanted, reverse=True), *onnx_options)
+    if missing is not None:
+        raise missing  # only now: the ONNX model is of use without an engine
+    artifacts: list[object] = [result.artifact for result in results.values()]
+    if trt is not None:
+        onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else results[trt].path
+        place = folder.engine(onnx, chosen.name)
+        artifacts.append(_build_engine(onnx, place, trt, chosen, build, companions).artifact)
+    return artifacts
+
+
+def _write_onnx(
+    folder: ModelFolder,
+    precisions: list[str],
+    opset: int | None,
+    image_size: tuple[int, int] | None,
+    batch: int | None,
+) -> dict[str, OnnxResult]:
+    from ..report.proof import check_line
+    from ..report.text import counts_text
+    from ..steps.export import export_onnx
+
     results = {}
-    for precision in sorted(onnx_precision | ({trt} if trt else set()), reverse=True):
+    for precision in precisions:
         with spinner(f"writing {precision} ONNX") as elapsed:
             results[precision] = result = export_onnx(
                 folder, precision=precision, opset=opset, image_size=image_size, batch=batch
@@ -89,39 +162,64 @@ def command(
         simplified = "onnxsim left it so" if before == after else f"after onnxsim {after}"
         say(f"{result.path.name}: {before}; {simplified}")
         say(f"{result.path.name}: {check_line(result.checks)}")
-        made(result.path, elapsed, f"{precision}, opset {opset}, checked")
+        made(result.path, elapsed, f"{precision}, opset {result.artifact.opset}, checked")
     if not all(result.fused_proved for result in results.values()):
         say(
             "note: the fused weights carry no proof of their own (fused with --no-verify, or "
             "before they came here); the ONNX model was checked against them."
         )
-    artifacts: list[object] = [result.artifact for result in results.values()]
-    if trt is not None:
-        flavour = choose_flavour()
-        with spinner(f"building the {flavour.name} engine") as elapsed:
-            engine = export_engine(folder, results[trt], flavour, Profile(*profile), targets or [])
-        say(f"{flavour.name} {flavour.version}: {engine.reason}")
-        built_for = ", ".join(engine.artifact.targets)
-        made(engine.path, elapsed, f"{trt} for {built_for}; built, not run")
-        artifacts.append(engine.artifact)
-    if as_json:
-        print_json(artifacts)
+    return results
 
 
-def _check_usage(ctx: click.Context) -> None:
-    """Options that contradict one another, or that would have no effect, are refused."""
-    given = ctx.params
-    trt, profile = given["trt"], given["profile"]
-    profile_given = ctx.get_parameter_source("profile") is ParameterSource.COMMANDLINE
-    if given["fp16"] and not given["want_onnx"]:
-        raise click.UsageError("--fp16 is the precision of --onnx; give both.")
-    if not given["want_onnx"] and trt is None:
-        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
-    if (given["targets"] or profile_given) and trt is None:
-        raise click.UsageError("--target and --profile are for the engine of --trt; give that too.")
-    if profile_given and given["batch"] is not None:
-        raise click.UsageError("--batch fixes the engine's batch size; give it or --profile.")
-    if len(profile) != 3 or sorted(profile) != profile:
-        raise click.BadParameter(
-            "write three batch sizes, ascending: 1,32,128.", param_hint="--profile"
+def _build_engine(
+    onnx: Path,
+    place: Path,
+    precision: str,
+    chosen: Flavour,
+    build: BuildOptions,
+    companions: Companions,
+) -> EngineResult:
+    from ..report.engine import built_text
+    from ..steps.engine import export_engine
+
+    say(f"{chosen.name} {chosen.version}: {chosen.reason}")
+    with spinner(f"building the {chosen.name} engine") as elapsed:
+        result = export_engine(
+            onnx,
+            place,
+            precision,
+            chosen,
+            build,
+            companions,
+            warn=lambda message: say(f"{chosen.name} warns: {message}"),
         )
+    if result.set_aside is not None:
+        say(
+            f"note: {companions.timing_cache}: the timing cache there is of another TensorRT or "
+            f"GPU, or damaged, so it was not used; it lies at {result.set_aside} now."
+        )
+    made(result.path, elapsed, built_text(result.artifact))
+    return result
+
+
+def _check_usage(
+    onnx_file: Path | None, want_onnx: bool, trt: str | None, fp16: bool, batch: int | None
+) -> None:
+    """Options that contradict one another, or that would have no effect, are refused."""
+    if onnx_file is not None:
+        if trt is None:
+            raise click.UsageError("give --trt with the precision that ONNX is of.")
+        ours = ("want_onnx", "fp16", "opset", "batch", "image_size", "model")
+        refuse_options(ours, f"{onnx_file} is an ONNX model already")
+        return
+    refuse_options(("name",), "it is for the engine of an ONNX model that you name")
+    if fp16 and not want_onnx:
+        raise click.UsageError("--fp16 is the precision of --onnx; give both.")
+    if not want_onnx and trt is None:
+        raise click.UsageError("nothing to export; give --onnx, --trt fp16 or both.")
+    if trt is None:
+        refuse_options(ENGINE_ONLY, "it is for the engine of --trt")
+    if trt in QUANTIZED:
+        refuse_options(("batch", "image_size"), f"--trt {trt} takes the Q/DQ model as it is")
+    if batch is not None:
+        refuse_options(("profiles",), "--batch fixes the engine's batch size")

@@ -51,6 +51,10 @@ class IConvolutionLayer(ILayer, Protocol):
     def kernel(self) -> Any: ...
 
 
+class IDeconvolutionLayer(IConvolutionLayer, Protocol):
+    """As IConvolutionLayer."""
+
+
 class INetworkDefinition(Protocol):
     @property
     def num_layers(self) -> int: ...

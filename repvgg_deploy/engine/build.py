@@ -1,85 +1,101 @@
-"""The builder. One strongly typed path: the precision is that of the ONNX model's own types.
+"""One build. One strongly typed path: the precision is that of the ONNX model's own types.
 
-The same calls serve TensorRT 10.x, 11.x and TensorRT-RTX 1.x, whose Python API is TensorRT 11's.
+The same calls serve TensorRT 10.x, 11.x and TensorRT-RTX 1.x.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from ..errors import UserError
-from .flavour import Flavour
+from ..errors import CheckFailed, UserError
+from .config import make_config
+from .gpu import this_gpu
+from .inspector import inspected_mismatches, inspected_table
+from .logger import make_logger
+from .messages import explain
+from .module import TensorRT
+from .network import describe, parse, profile_shapes
+from .precision import layer_table, mismatches
+from .request import BuildReport, BuildRequest
+from .rtx_api import TensorRTRTX
+from .targets import pick_targets
+from .timing_cache import store_timing_cache, use_timing_cache
 
-
-@dataclass(frozen=True)
-class Profile:
-    """Batch sizes of an optimization profile: it runs min to max and is tuned for opt."""
-
-    min: int
-    opt: int
-    max: int
-
-
-def _logger(trt: ModuleType, messages: list[str]) -> Any:
-    """A logger that keeps warnings and errors, for our own messages to quote."""
-
-    class Keep(trt.ILogger):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.Logger.ERROR, trt.Logger.INTERNAL_ERROR):
-                messages.append(message.strip())
-
-    return Keep()
+Say = Callable[[str, str], None]
 
 
-def build_engine(
-    flavour: Flavour,
-    onnx_path: Path,
-    shape: list[int],
-    profile: Profile,
-    targets: list[str],
-) -> memoryview:
-    """Build and return the plain engine bytes.
-
-    ``shape`` is the model's [N, C, H, W], N 0 where it is dynamic. ``targets`` are RTX compute
-    capabilities; TensorRT takes none and builds for this machine's GPU.
+def build(request: BuildRequest, say: Say) -> BuildReport:
+    """Build, and write the plain engine bytes to ``request.engine``.
 
     Raises:
-        UserError: the model does not parse, or the builder refuses it; with the builder's words.
+        UserError: the model does not parse, no target can run it, or the builder refuses it.
+        CheckFailed: the network, or the finished engine, is of another precision.
     """
-    trt = flavour.module
-    messages: list[str] = []
-    logger = _logger(trt, messages)
+    trt = cast(TensorRT, importlib.import_module(request.module))
+    last_error = [""]
+
+    def listen(severity: str, message: str) -> None:
+        if severity == "error":
+            last_error[0] = message
+        say(severity, message)
+
+    logger = make_logger(trt, listen)
     builder = trt.Builder(logger)
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise UserError(f"{onnx_path}: {flavour.name} cannot parse it: {errors}")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: fp32 would not mean fp32
-    if shape[0] == 0:
-        config.add_optimization_profile(_profile(builder, network, shape, profile))
-    if targets:
-        config.num_compute_capabilities = len(targets)
-        for index, target in enumerate(targets):
-            capability = getattr(trt.ComputeCapability, target.upper())
-            config.set_compute_capability(capability, index)
+    network = parse(trt, builder, logger, Path(request.onnx))
+    layers = layer_table(trt, network)
+    if wrong := mismatches(layers, request.precision):
+        raise CheckFailed(_wrong_precision(request, "its network", wrong))
+    inputs = describe(trt, [network.get_input(i) for i in range(network.num_inputs)])
+    shapes = profile_shapes(inputs, request.options.profiles)
+    targets: list[str] = []
+    if request.module == "tensorrt_rtx":
+        targets = pick_targets(cast(TensorRTRTX, trt), request.options.targets, layers)
+    config = make_config(trt, builder, shapes, request.options, targets)
+    cache_fits = use_timing_cache(config, request)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        said = messages[-1] if messages else "nothing"
-        raise UserError(f"{onnx_path}: {flavour.name} could not build it; the builder said: {said}")
-    return memoryview(engine)
+        words = explain(last_error[0], this_gpu())
+        raise UserError(f"{request.onnx}: the engine could not be built: {words}.")
+    Path(request.engine).write_bytes(engine)
+    store_timing_cache(config, request)
+    return BuildReport(
+        version=trt.__version__,
+        targets=targets,
+        layers=[asdict(layer) for layer in layers],
+        inspected=_inspect(trt, logger, request, targets),
+        inputs=inputs,
+        outputs=describe(trt, [network.get_output(i) for i in range(network.num_outputs)]),
+        profiles=shapes,
+        cache_fits=cache_fits,
+    )
 
 
-def _profile(builder: Any, network: Any, shape: list[int], profile: Profile) -> Any:
-    made = builder.create_optimization_profile()
-    sizes = [(batch, *shape[1:]) for batch in (profile.min, profile.opt, profile.max)]
-    made.set_shape(network.get_input(0).name, *sizes)
-    return made
+def _wrong_precision(request: BuildRequest, what: str, wrong: list[str]) -> str:
+    more = f", and {len(wrong) - 1} more layers" if len(wrong) > 1 else ""
+    return (
+        f"{request.onnx}: --trt {request.precision} was asked for, but in {what} {wrong[0]}{more}; "
+        "name the precision that the model is of, or give one of that precision."
+    )
+
+
+def _inspect(
+    trt: TensorRT, logger: object, request: BuildRequest, targets: list[str]
+) -> list[dict[str, Any]] | None:
+    """The engine's own layer table, None where no GPU here can load it."""
+    gpu = this_gpu()
+    if gpu is None or (targets and gpu.capability not in targets):
+        return None
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = request.options.version_compatible  # we just built it
+    engine = runtime.deserialize_cuda_engine(Path(request.engine).read_bytes())
+    if engine is None:
+        raise CheckFailed(f"{request.onnx}: its engine was built, but does not load on this GPU.")
+    inspector = engine.create_engine_inspector()
+    rows = inspected_table(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    if wrong := inspected_mismatches(rows, request.precision):
+        raise CheckFailed(_wrong_precision(request, "the finished engine", wrong))
+    return rows

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
+from typing import cast
 
 from ..errors import UserError
 from ..optional import available, install_line
+from .gpu import Gpu, this_gpu
+from .module import TensorRT
+from .options import BuildOptions
 
-#: TensorRT-RTX targets that cannot run a float32 matrix product ("not supported for Turing").
-_NO_FP32_GEMM = {"sm75"}
+#: Name of the flavour -> Python module.
+MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 
 class NoTensorRT(UserError):
@@ -18,64 +22,78 @@ class NoTensorRT(UserError):
 
 @dataclass(frozen=True)
 class Flavour:
-    """``name`` is tensorrt or rtx; ``reason`` says why it was chosen."""
+    """``name`` is tensorrt or rtx; ``reason`` says why it was chosen; ``gpu`` is this machine's."""
 
     name: str
-    module: ModuleType
+    trt: TensorRT
     reason: str
+    gpu: Gpu | None
+
+    @property
+    def module(self) -> str:
+        return MODULES[self.name]
 
     @property
     def version(self) -> str:
-        return str(self.module.__version__)
+        return self.trt.__version__
 
 
-def has_gpu() -> bool:
-    """Whether torch can reach a CUDA device; TensorRT builds for the GPU that it runs on."""
-    torch = available("torch")
-    return torch is not None and bool(torch.cuda.is_available())
-
-
-def choose_flavour() -> Flavour:
-    """TensorRT where it is installed with a GPU, else TensorRT-RTX.
+def choose_flavour(asked: str = "auto") -> Flavour:
+    """The flavour asked for; ``auto``: TensorRT where it is installed with a GPU, else RTX.
 
     Raises:
-        NoTensorRT: neither can build here.
+        NoTensorRT: none can build here, or not the one asked for.
     """
-    tensorrt = available("tensorrt")
-    if tensorrt is not None and has_gpu():
-        return Flavour("tensorrt", tensorrt, "TensorRT is installed and this machine has a GPU")
-    rtx = available("tensorrt_rtx")
+    tensorrt, rtx, gpu = available("tensorrt"), available("tensorrt_rtx"), this_gpu()
+    if asked == "tensorrt" and tensorrt is None:
+        raise NoTensorRT(f"TensorRT is not installed; {install_line('tensorrt')}.")
+    if asked == "tensorrt" and gpu is None:
+        raise NoTensorRT(
+            "TensorRT builds for the GPU of the machine, and CUDA finds none here; build there, or "
+            "use --flavour rtx, which needs none."
+        )
+    if asked == "rtx" and rtx is None:
+        raise NoTensorRT(f"TensorRT-RTX is not installed; {install_line('rtx')}.")
+    if asked != "rtx" and tensorrt is not None and gpu is not None:
+        reason = f"TensorRT is installed and builds for this machine's {gpu.name}"
+        return Flavour("tensorrt", cast(TensorRT, tensorrt), reason, gpu)
     if rtx is not None:
-        missing = "TensorRT is not installed" if tensorrt is None else "this machine has no GPU"
-        return Flavour("rtx", rtx, f"{missing}, so TensorRT-RTX builds the engine; it needs no GPU")
+        return Flavour("rtx", cast(TensorRT, rtx), _why_rtx(asked, tensorrt is None), gpu)
     raise NoTensorRT(
-        "no TensorRT can build an engine here, so the ONNX model is all that was made; to build "
-        f"without a GPU: {install_line('rtx')} (with one: {install_line('tensorrt')})."
+        "no TensorRT can build an engine here; to build without a GPU: "
+        f"{install_line('rtx')} (with one: {install_line('tensorrt')})."
     )
 
 
-def rtx_targets(trt: ModuleType) -> list[str]:
-    """Every compute capability this TensorRT-RTX can build for, e.g. ``sm86``."""
-    names = trt.ComputeCapability.__members__
-    return [name.lower() for name in names if name.startswith("SM")]
+def _why_rtx(asked: str, tensorrt_missing: bool) -> str:
+    if asked == "rtx":
+        return "as asked for"
+    missing = "TensorRT is not installed" if tensorrt_missing else "this machine has no GPU"
+    return f"{missing}, so TensorRT-RTX builds the engine; it needs no GPU"
 
 
-def pick_targets(trt: ModuleType, precision: str, asked: list[str]) -> list[str]:
-    """The targets asked for, or all that the precision allows.
+def check_supported(flavour: Flavour, options: BuildOptions, timing_cache: Path | None) -> None:
+    """Refuse options that the flavour does not have.
 
     Raises:
-        UserError: an unknown target, or one that cannot run the precision.
+        UserError: the first of them, and what to do.
     """
-    known = rtx_targets(trt)
-    unable = _NO_FP32_GEMM if precision == "fp32" else set()
-    for target in asked:
-        if target not in known:
-            raise UserError(
-                f"target {target}: TensorRT-RTX {trt.__version__} builds for {', '.join(known)}."
-            )
-        if target in unable:
-            raise UserError(
-                f"target {target}: TensorRT-RTX has no float32 matrix product for it; "
-                "use --trt fp16, or leave the target out."
-            )
-    return asked or [target for target in known if target not in unable]
+    if flavour.name == "tensorrt":
+        if options.targets:
+            raise UserError("--target is for TensorRT-RTX; TensorRT builds for this machine's GPU.")
+        return
+    if options.version_compatible:
+        raise UserError(
+            "--version-compatible: a TensorRT-RTX engine loads in the version that built it only; "
+            "leave it out."
+        )
+    if options.hardware_compatible:
+        raise UserError(
+            "--hardware-compatible: a TensorRT-RTX engine runs on the GPUs of --target; name them "
+            "there, or leave both out for all."
+        )
+    if timing_cache is not None:
+        raise UserError(
+            "--timing-cache: TensorRT-RTX measures no kernels when it builds, so it has none; "
+            "leave it out."
+        )

@@ -28,6 +28,7 @@ class LayerType(Protocol):
     MATRIX_MULTIPLY: api.Member
     QUANTIZE: api.Member
     DEQUANTIZE: api.Member
+    SHUFFLE: api.Member
 
 
 class BuilderFlag(Protocol):
@@ -103,6 +104,10 @@ class TensorRT(Protocol):
     @property
     def IConvolutionLayer(self) -> Any:
         """Set as the ``__class__`` of a layer of that type, which then has its attributes."""
+
+    @property
+    def IDeconvolutionLayer(self) -> Any:
+        """As IConvolutionLayer."""
 
     def Builder(self, logger: object) -> api.Builder: ...
     def OnnxParser(self, network: api.INetworkDefinition, logger: object) -> api.OnnxParser: ...

@@ -18,17 +18,21 @@ class Profile:
     max: int
 
 
+DEFAULT_PROFILE = Profile(1, 32, 128)
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """Settings of one build. None: the builder's own default.
 
-    ``targets`` are RTX compute capabilities such as ``sm89``; TensorRT takes none and builds for
-    this machine's GPU. ``workspace`` is in bytes, ``opt_level`` 0 to 5. ``tf32`` lets float32
-    convolutions round their inputs to TF32. ``version_compatible``: newer TensorRT loads it too;
-    ``hardware_compatible``: every GPU from Ampere on; ``refittable``: weights can be replaced.
+    ``profiles``: none for DEFAULT_PROFILE where the batch is dynamic. ``targets`` are RTX compute
+    capabilities such as ``sm89``; TensorRT takes none and builds for this machine's GPU.
+    ``workspace`` is in bytes, ``opt_level`` 0 to 5. ``tf32`` lets float32 convolutions round their
+    inputs to TF32. ``version_compatible``: newer TensorRT loads it too; ``hardware_compatible``:
+    every GPU from Ampere on; ``refittable``: weights can be replaced.
     """
 
-    profiles: tuple[Profile, ...] = (Profile(1, 32, 128),)
+    profiles: tuple[Profile, ...] = ()
     targets: tuple[str, ...] = ()
     workspace: int | None = None
     opt_level: int | None = None

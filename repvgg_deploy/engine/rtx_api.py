@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from . import api
+from .module import TensorRT
 
 
 class IBuilderConfig(api.IBuilderConfig, Protocol):
@@ -37,3 +39,18 @@ class ICudaEngine(api.ICudaEngine, Protocol):
 
 class Runtime(api.Runtime, Protocol):
     def get_engine_validity(self, buffer: bytes) -> tuple[api.Member, int]: ...
+
+
+class ComputeCapability(Protocol):
+    """SM75, SM80, ...; which there are depends on the version."""
+
+    @property
+    def __members__(self) -> Mapping[str, api.Member]: ...
+    def __getitem__(self, name: str) -> api.Member: ...
+
+
+class TensorRTRTX(TensorRT, Protocol):
+    """``import tensorrt_rtx``"""
+
+    @property
+    def ComputeCapability(self) -> ComputeCapability: ...

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from .. import __version__
@@ -19,8 +19,10 @@ from ..models.network import RepVGG, RepVGGBlock, SqueezeExcite
 
 INPUT, OUTPUT = "input", "logits"
 DEFAULT_OPSET = 17
-_ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
-_NUMPY = {"fp32": np.float32, "fp16": np.float16}
+#: ONNX has no bf16 convolution before this.
+BF16_OPSET = 22
+_ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Writer:
@@ -29,7 +31,7 @@ class _Writer:
     def __init__(self, precision: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self._dtype = _NUMPY[precision]
+        self._precision = precision
 
     def op(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Append a node and return the name of its output."""
@@ -42,8 +44,7 @@ class _Writer:
         keys = [f"{name}.{leaf}" for leaf in leaves if getattr(module, leaf) is not None]
         for key, leaf in zip(keys, leaves, strict=False):
             tensor: Tensor = getattr(module, leaf)
-            array = tensor.detach().cpu().numpy().astype(self._dtype)
-            self.initializers.append(numpy_helper.from_array(array, key))
+            self.initializers.append(_initializer(key, tensor, self._precision))
         return keys
 
     def conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
@@ -90,6 +91,12 @@ class _Writer:
         if se is not None and block.se_after_relu:
             x = self.squeeze_excite(f"{name}.post_se", se, x)
         return x
+
+
+def _initializer(key: str, tensor: Tensor, precision: str) -> onnx.TensorProto:
+    values = tensor.detach().cpu().to(_TORCH[precision]).contiguous()
+    raw = values.view(torch.uint8).numpy().tobytes()
+    return helper.make_tensor(key, _ELEMENT[precision], values.shape, raw, raw=True)
 
 
 def to_onnx(

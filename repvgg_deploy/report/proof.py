@@ -36,8 +36,10 @@ def check_line(checks: Sequence[Comparison]) -> str:
     """ONNX Runtime against torch at several batch sizes."""
     sizes = ", ".join(check.name.removeprefix("batch ") for check in checks)
     worst = max(checks, key=lambda check: check.ratio)
+    # it has no bf16 convolution on the CPU (runners/onnx_bf16.py)
+    how = " (bf16 weights, float32 arithmetic)" if worst.precision == "bf16" else ""
     return (
-        f"in ONNX Runtime at batch {sizes}: worst error {worst.ratio:.2f} times torch's own "
+        f"in ONNX Runtime{how} at batch {sizes}: worst error {worst.ratio:.2f} times torch's own "
         f"{worst.precision} rounding error (limit {worst.limit:g}), SQNR {worst.sqnr_db:.0f} dB"
     )
 

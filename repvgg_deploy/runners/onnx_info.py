@@ -10,7 +10,11 @@ from onnx import TensorProto
 from ..errors import UserError
 from ..reparam.graph.files import read_proto
 
-_PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_PRECISION = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+}
 
 #: A dimension beyond this is no image.
 LARGEST = 16_384

@@ -6,9 +6,13 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+from typing import cast
 
 from ..bench.environment import cpu_name
-from ..engine.flavour import choose_flavour, has_gpu, rtx_targets
+from ..engine.flavour import choose_flavour
+from ..engine.gpu import this_gpu
+from ..engine.rtx_api import TensorRTRTX
+from ..engine.targets import known_targets
 from ..errors import UserError
 from ..optional import available, install_line
 from .bench import runtimes_present
@@ -78,7 +82,7 @@ def _onnxruntime() -> Finding:
 def _tensorrt() -> Finding:
     trt = available("tensorrt")
     if trt is None:
-        remedy = install_line("tensorrt") if has_gpu() else ""
+        remedy = install_line("tensorrt") if this_gpu() else ""
         return Finding("tensorrt", False, "not installed; it needs an NVIDIA GPU", remedy)
     pycuda = "with" if available("pycuda.driver") else "without"
     return Finding("tensorrt", True, f"{trt.__version__}, {pycuda} a usable pycuda")
@@ -88,9 +92,8 @@ def _rtx() -> Finding:
     trt = available("tensorrt_rtx")
     if trt is None:
         return Finding("tensorrt-rtx", False, "not installed", install_line("rtx"))
-    return Finding(
-        "tensorrt-rtx", True, f"{trt.__version__}, builds for {', '.join(rtx_targets(trt))}"
-    )
+    targets = ", ".join(known_targets(cast(TensorRTRTX, trt)))
+    return Finding("tensorrt-rtx", True, f"{trt.__version__}, builds for {targets}")
 
 
 def _hub() -> Finding:

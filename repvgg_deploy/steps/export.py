@@ -1,4 +1,4 @@
-"""export: the fused network becomes an ONNX model and a TensorRT engine."""
+"""export: the fused network becomes an ONNX model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from pathlib import Path
 import onnx
 import torch
 
-from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact, Source, store
-from ..engine.build import Profile, build_engine
-from ..engine.flavour import Flavour, pick_targets
+from ..artifacts import FusedArtifact, OnnxArtifact, Source, store
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.samples import probe_inputs
 from ..errors import CheckFailed, UserError
-from ..export.graph import INPUT, OUTPUT, to_onnx
+from ..export.graph import BF16_OPSET, DEFAULT_OPSET, INPUT, OUTPUT, to_onnx
 from ..export.half import check_half_range
 from ..export.simplify import operators, simplify
 from ..models.spec import ArchSpec
 from ..models.zoo import ZOO, variant_name
-from ..optional import available
+from ..runners.onnx_bf16 import widened
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
@@ -45,13 +43,6 @@ class OnnxResult:
     fused_proved: bool
 
 
-@dataclass(frozen=True)
-class EngineResult:
-    path: Path
-    artifact: EngineArtifact
-    reason: str
-
-
 def default_image_size(spec: ArchSpec) -> tuple[int, int]:
     """(height, width) that a variant was published at, 224 for all others."""
     variant = ZOO.get(variant_name(spec) or "")
@@ -63,21 +54,19 @@ def export_onnx(
     folder: ModelFolder,
     *,
     precision: str = "fp32",
-    opset: int,
+    opset: int | None = None,
     image_size: tuple[int, int] | None = None,
     batch: int | None = None,
 ) -> OnnxResult:
     """Write ``<precision>.onnx``: simplified, checked by ONNX, and run against torch.
 
-    ``image_size`` is (height, width), ``batch`` None: dynamic.
+    ``image_size`` is (height, width), ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16.
 
     Raises:
         UserError: the opset is out of range, or ONNX Runtime is missing or refuses the model.
         CheckFailed: the model is not faithful or not plain; nothing is written.
     """
-    newest = onnx.defs.onnx_opset_version()
-    if opset > newest:
-        raise UserError(f"opset {opset}: the installed onnx knows opsets up to {newest}.")
+    opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
     network = read_weights(folder.fused).network
     height, width = image_size or default_image_size(network.spec)
@@ -108,52 +97,15 @@ def export_onnx(
     )
 
 
-def check_targets(precision: str, asked: list[str]) -> None:
-    """Refuse impossible RTX targets before any work, where TensorRT-RTX is there to say so."""
-    rtx = available("tensorrt_rtx")
-    if rtx is not None:
-        pick_targets(rtx, precision, asked)
-
-
-def export_engine(
-    folder: ModelFolder,
-    onnx_result: OnnxResult,
-    flavour: Flavour,
-    profile: Profile,
-    asked: list[str],
-) -> EngineResult:
-    """Build the engine from that ONNX model and write its plain bytes and a sidecar.
-
-    ``asked`` names RTX targets such as ``sm89``; none: all that the precision allows.
-    """
-    source, shape = onnx_result.artifact, onnx_result.artifact.input_shape
-    if flavour.name == "rtx":
-        targets = built_for = pick_targets(flavour.module, source.precision, asked)
-    elif asked:
-        raise UserError("--target is for TensorRT-RTX; TensorRT builds for this machine's GPU.")
-    else:
-        targets, built_for = [], [torch.cuda.get_device_name()]
-    if shape[0]:
-        profile = Profile(shape[0], shape[0], shape[0])
-    engine = build_engine(flavour, onnx_result.path, shape, profile, targets)
-    path = folder.engine(source.precision, flavour.name)
-    artifact = store(
-        path,
-        lambda temporary: temporary.write_bytes(engine),
-        lambda sha256: EngineArtifact(
-            file=path.name,
-            sha256=sha256,
-            source=Source(source.file, source.sha256),
-            flavour=flavour.name,
-            version=flavour.version,
-            targets=built_for,
-            precision=source.precision,
-            profile={k: [n, *shape[1:]] for k, n in asdict(profile).items()},
-            input_name=source.input_name,
-            output_name=source.output_name,
-        ),
-    )
-    return EngineResult(path, artifact, flavour.reason)
+def _pick_opset(asked: int | None, precision: str) -> int:
+    least = BF16_OPSET if precision == "bf16" else 0
+    opset = max(DEFAULT_OPSET, least) if asked is None else asked
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise UserError(f"opset {opset}: the installed onnx knows opsets up to {newest}.")
+    if opset < least:
+        raise UserError(f"opset {opset}: ONNX has no bf16 convolution before {least}; give that.")
+    return opset
 
 
 def _check(
@@ -172,7 +124,8 @@ def _check(
     with exact_math():
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), cpu), samples)
         truth = run(TorchRunner(network.build(torch.float64), cpu), samples)
-    runner = OrtRunner(model.SerializeToString())
+    runnable = widened(model) if precision == "bf16" else model
+    runner = OrtRunner(runnable.SerializeToString())
     return [
         compare(f"batch {n}", truth[:n], own[:n], run(runner, samples[:n]), precision)
         for n in batches

@@ -21,6 +21,8 @@ from ..equivalence.proof import Proof, prove_fusion
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
+from ..reparam.graph.files import load_model
+from ..runners.onnx_bf16 import widened
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
@@ -219,11 +221,18 @@ def _verify_onnx(
         truth = run(TorchRunner(network.build(torch.float64), device), samples)
         own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
     try:
-        output = run(OrtRunner(candidate.path), samples, candidate.batch)
+        output = run(OrtRunner(_runnable(candidate)), samples, candidate.batch)
         end_to_end = compare("end to end", truth, own, output, precision)
     except UserError as error:
         raise _naming(candidate.path, error) from error
     return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
+
+
+def _runnable(model: OnnxInfo) -> Path | bytes:
+    if model.precision != "bf16":
+        return model.path
+    wide: bytes = widened(load_model(model.path)).SerializeToString()
+    return wide
 
 
 def _naming(path: Path, error: UserError) -> UserError:
