@@ -11,6 +11,7 @@ import pytest
 
 from repvgg_deploy import __version__
 from repvgg_deploy.cli.main import COMMANDS
+from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.steps import doctor as doctor_step
 
@@ -33,7 +34,7 @@ def test_models_table(cli: Cli) -> None:
 def test_doctor_names_every_missing_part(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_step, "available", lambda name: None)
     monkeypatch.setattr("repvgg_deploy.engine.flavour.available", lambda name: None)
-    monkeypatch.setattr(doctor_step, "has_gpu", lambda: True)
+    monkeypatch.setattr(doctor_step, "this_gpu", lambda: Gpu("NVIDIA L4", "sm89", 1, "13.0"))
     result = cli("doctor")
     assert result.code == 0
     for extra in ("cpu", "rtx", "tensorrt", "hub"):

@@ -26,9 +26,9 @@ def inspected_table(text: str) -> list[dict[str, Any]]:
     """Every layer, its kind and the types it reads and writes; text that is no JSON gives []."""
     try:
         layers = json.loads(text)["Layers"]
+        return [_row(layer) for layer in layers if isinstance(layer, dict)]
     except (ValueError, KeyError, TypeError):
         return []
-    return [_row(layer) for layer in layers if isinstance(layer, dict)]
 
 
 def inspected_mismatches(rows: list[dict[str, Any]], precision: str) -> list[str]:

@@ -1,0 +1,200 @@
+"""The building process: what it answers, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from repvgg_deploy.engine import process
+from repvgg_deploy.engine.options import BuildOptions
+from repvgg_deploy.engine.process import build_in_process
+from repvgg_deploy.engine.request import BuildReport, BuildRequest
+from repvgg_deploy.errors import CheckFailed, UserError
+
+pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx, which this platform lacks")
+
+Say = Callable[[str, str], None]
+
+
+def silent(severity: str, message: str) -> None:
+    pass
+
+
+def save(path: Path, operator: str = "Relu", shape: list[Any] | None = None, **also: Any) -> Path:
+    """A Conv without bias and one more node, for inputs of any batch."""
+    value = helper.make_tensor_value_info
+    size = ["n", 1, 8, 8] if shape is None else shape
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], name="first"),
+        helper.make_node(operator, ["y"], ["z"], name="second", **also),
+    ]
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, [2, 1, 3, 3], [0.5] * 18)]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, size)],
+        [value("z", TensorProto.FLOAT, None)],
+        weights,
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nobody", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def build(path: Path, say: Say = silent, **options: Any) -> BuildReport:
+    request = BuildRequest(
+        "tensorrt_rtx", str(path), str(path.with_name("engine")), "fp32", BuildOptions(**options)
+    )
+    return build_in_process(request, say)
+
+
+def test_a_build(tmp_path: Path) -> None:
+    heard: list[tuple[str, str]] = []
+    report = build(save(tmp_path / "m.onnx"), lambda *said: heard.append(said), targets=("sm86",))
+    assert (tmp_path / "engine").stat().st_size > 1000
+    assert report.targets == ["sm86"]
+    assert report.inputs == [{"name": "x", "dtype": "fp32", "shape": [-1, 1, 8, 8]}]
+    assert report.outputs == [{"name": "z", "dtype": "fp32", "shape": [-1, 2, 6, 6]}]
+    assert report.layers == [
+        {
+            "name": "first",
+            "kind": "convolution",
+            "input": "fp32",
+            "weight": "fp32",
+            "output": "fp32",
+        }
+    ]
+    assert {severity for severity, _ in heard} >= {"verbose", "info"}
+
+
+def test_the_building_process_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import repvgg_deploy.engine.worker, sys; assert not {'torch', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_file_of_the_working_folder_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "tensorrt_rtx", "repvgg_deploy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the folder')")
+    assert build(save(tmp_path / "m.onnx")).layers
+
+
+def test_an_interrupt_ends_the_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupt(severity: str, message: str) -> None:
+        raise KeyboardInterrupt
+
+    _watch(monkeypatch, started)
+    with pytest.raises(KeyboardInterrupt):
+        build(save(tmp_path / "m.onnx"), interrupt)
+    assert started[0].returncode is not None
+    assert not (tmp_path / "engine").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (signal.SIGKILL, "the builder was killed, most likely because memory ran out"),
+        (signal.SIGSEGV, r"TensorRT's builder crashed \(SIGSEGV\)"),
+    ],
+)
+def test_a_builder_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, sentence: str
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    _watch(monkeypatch, started)
+
+    def strike(severity: str, message: str) -> None:
+        os.kill(started[0].pid, number)
+
+    with pytest.raises(UserError, match=sentence):
+        build(save(tmp_path / "m.onnx"), strike)
+
+
+def _watch(monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[str]]) -> None:
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(process.subprocess, "Popen", start)
+
+
+def test_a_python_that_cannot_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_START", "raise SystemExit('no such package')")
+    with pytest.raises(UserError, match='ended with code 1; its last words: "no such package"'):
+        build(save(tmp_path / "m.onnx"))
+
+
+def test_the_builder_ends_with_its_parent(tmp_path: Path) -> None:
+    """Its stdin closes when the parent dies, however that happens."""
+    request = BuildRequest(
+        "tensorrt_rtx", str(save(tmp_path / "m.onnx")), str(tmp_path / "e"), "fp32", BuildOptions()
+    )
+    code = (
+        "import repvgg_deploy.engine.worker as w, time;"
+        "w.build = lambda request, say: time.sleep(60); w.main()"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
+    assert worker.stdin is not None
+    worker.stdin.write(json.dumps(asdict(request)) + "\n")
+    worker.stdin.close()
+    assert worker.wait(timeout=30) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"operator": "Nonsense", "domain": "nobody"}, "the Nonsense node 'second'"),
+        ({"shape": ["n", 1, "h", 8]}, "only the batch, the first dimension, may be dynamic"),
+    ],
+)
+def test_models_that_cannot_be_built(tmp_path: Path, model: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build(save(tmp_path / "m.onnx", **model))
+    assert not (tmp_path / "engine").exists()
+
+
+def test_a_shape_beyond_int64_is_told(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", shape=[2**40, 1, 2**40, 8])
+    with pytest.raises(UserError, match=r"m\.onnx"):
+        build(path)
+
+
+def test_the_wrong_precision_fails_the_check(tmp_path: Path) -> None:
+    request = BuildRequest(
+        "tensorrt_rtx", str(save(tmp_path / "m.onnx")), str(tmp_path / "e"), "fp16", BuildOptions()
+    )
+    with pytest.raises(CheckFailed, match="first reads fp32, weighs with fp32 and writes fp32"):
+        build_in_process(request, silent)
+
+
+def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:
+    """/dev/full takes no byte; the caller, who owns the file, puts it in words."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    request = BuildRequest(
+        "tensorrt_rtx", str(save(tmp_path / "m.onnx")), "/dev/full", "fp32", BuildOptions()
+    )
+    with pytest.raises(OSError, match="No space left"):
+        build_in_process(request, silent)
