@@ -1,0 +1,29 @@
+"""A folder's checks, as a table and the reasons below it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .text import table
+
+if TYPE_CHECKING:
+    from ..steps.chain import Chain
+
+_KINDS = {"hash": "hash", "lineage": "made from", "stored proof": "stored proof", "proof": "proof"}
+_WORDS = {True: "ok", False: "FAILED", None: "-"}
+
+
+def chain_text(chain: Chain) -> str:
+    """One row a file; a dash is a check that could not be made here."""
+    results = {(check.file, check.kind): check.passed for check in chain.checks}
+    files = dict.fromkeys(check.file for check in chain.checks)
+    rows = [
+        (file, *(_WORDS[results.get((file, kind))] for kind in _KINDS))  # what has no row is a dash
+        for file in files
+    ]
+    lines = [table(("file", *_KINDS.values()), rows)]
+    lines += [
+        f"{_WORDS[check.passed]} {check.file}, {_KINDS[check.kind]}: {check.detail}"
+        for check in (*chain.failures, *chain.unchecked)
+    ]
+    return "\n".join(lines)

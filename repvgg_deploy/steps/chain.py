@@ -1,0 +1,144 @@
+"""verify of a whole folder: every hash, every arrow from the checkpoint on, every proof again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import (
+    EngineArtifact,
+    FusedArtifact,
+    FusedOnnxArtifact,
+    OnnxArtifact,
+    Source,
+    lineage,
+    read_sidecar,
+    sidecar_path,
+)
+from ..checkpoint.hub import parse_hub
+from ..errors import UserError
+from ..files import is_onnx, sha256_file
+from ..workspace import ModelFolder
+from .chain_proofs import Again, prove_again, stored_proof
+
+Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one file. ``passed`` None: it cannot be made here, and ``detail`` says why.
+
+    ``kind`` is hash, lineage (what it was made from is still that), stored proof, or proof.
+    """
+
+    file: str
+    kind: str
+    passed: bool | None
+    detail: str = ""
+
+
+@dataclass
+class Chain:
+    """Every check of a folder, file by file."""
+
+    folder: Path
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if check.passed is False]
+
+    @property
+    def unchecked(self) -> list[Check]:
+        return [check for check in self.checks if check.passed is None]
+
+
+def check_chain(folder: ModelFolder, again: Again) -> Chain:
+    """Check all that the folder holds; ``again`` says how proofs are run once more.
+
+    Raises:
+        UserError: there is no such folder, or nothing in it that this tool made.
+    """
+    if not folder.path.is_dir():
+        raise UserError(f"{folder.path}: no such folder; name one under engines/.")
+    files = _files(folder)
+    if not files:
+        raise UserError(
+            f"{folder.path}: holds nothing that this tool made; name a model's folder, such as "
+            "engines/ckpt."
+        )
+    chain = Chain(folder.path)
+    for path in files:
+        chain.checks += _check_file(path, again)
+    return chain
+
+
+def _files(folder: ModelFolder) -> list[Path]:
+    """Artifacts in the order of the pipeline, also those of which only the sidecar is left."""
+    left = {path.with_suffix("") for path in folder.path.glob("*.json")} - {
+        folder.bench.with_suffix("")
+    }
+    stages: tuple[Callable[[Path], bool], ...] = (
+        lambda path: path == folder.fused,
+        lambda path: path in (folder.fused_pth, folder.fused_pkl),
+        is_onnx,
+        lambda path: path.suffix == ".engine",
+    )
+    found = sorted(left | {path for path in folder.path.iterdir() if path.is_file()})
+    return [path for stage in stages for path in found if stage(path)]
+
+
+def _check_file(path: Path, again: Again) -> list[Check]:
+    def check(kind: str, passed: bool | None, detail: str = "") -> Check:
+        return Check(path.name, kind, passed, detail)
+
+    if not sidecar_path(path).exists():
+        return [check("hash", None, "it has no sidecar, so nothing is known of it")]
+    try:
+        artifact = _read(path)
+    except UserError as error:
+        return [check("hash", False, str(error))]
+    found = [check("hash", True)]
+    source, problem = _find_source(path, artifact.source)
+    if isinstance(artifact, EngineArtifact) and artifact.lineage != _lineage_now(source):
+        problem = problem or "the files it was made from are not those of its lineage any more"
+    gone = source is None and not problem
+    detail = f"{artifact.source.path} is not here" if gone else problem
+    found.append(check("lineage", None if gone else not problem, detail))
+    found.append(check("stored proof", *stored_proof(artifact)))
+    if problem:
+        return [*found, check("proof", None, "not run, since what it was made from has changed")]
+    return [*found, check("proof", *prove_again(path, artifact, source, again))]
+
+
+def _read(path: Path) -> Artifact:
+    if path.suffix == ".engine":
+        return read_sidecar(path, EngineArtifact)
+    if not is_onnx(path):
+        return read_sidecar(path, FusedArtifact)
+    # A fused graph and an exported network are told by their records alone.
+    try:
+        return read_sidecar(path, OnnxArtifact)
+    except UserError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        return read_sidecar(path, FusedOnnxArtifact)
+
+
+def _find_source(path: Path, source: Source) -> tuple[Path | None, str]:
+    """The file that ``path`` was made from, None where it is not here; and what is wrong with it."""
+    if parse_hub(source.path) is not None:
+        return None, ""  # verify fetches nothing on its own
+    found = path.parent / source.path
+    if not found.is_file():  # nor is a device or a pipe
+        return None, ""
+    if sha256_file(found) != source.sha256:
+        return found, f"{source.path} has changed since {path.name} was made from it"
+    return found, ""
+
+
+def _lineage_now(source: Path | None) -> list[dict[str, Any]]:
+    made_from = [] if source is None else lineage(source)
+    return [{"path": step.path, "sha256": step.sha256} for step in made_from]

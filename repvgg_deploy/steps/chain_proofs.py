@@ -1,0 +1,95 @@
+"""Proofs of a folder's files: those that their sidecars hold, and the same run once more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
+from ..engine.compatible import judge, this_machine
+from ..errors import UserError
+from ..optional import available
+from .verify import Verdict, verify_pair
+from .weights import Reading
+
+Result = tuple[bool | None, str]
+
+
+@dataclass
+class Again:
+    """How proofs are run: on ``device`` and ``images`` as verify has them.
+
+    ``verdicts`` collects what came out.
+    """
+
+    device: str
+    images: Path | None
+    verdicts: list[Verdict]
+
+
+def stored_proof(
+    artifact: FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact,
+) -> Result:
+    """Whether the proof in a sidecar says, figure by figure, that it passed."""
+    if artifact.proof is None:
+        return None, "the engine has not run yet" if _is_engine(artifact) else "there is none"
+    pending: list[Any] = [artifact.proof]
+    figures = 0
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        elif isinstance(part, dict):
+            pending += part.values()
+            if "ratio" in part and not _holds(part):
+                return False, f"it says of {part.get('name')}: {part.get('reason')}"
+            figures += "ratio" in part
+    if artifact.proof.get("passed") is not True or not figures:
+        return False, "it does not say that it passed"
+    return True, ""
+
+
+def _holds(part: dict[str, Any]) -> bool:
+    numbers = (part.get("ratio"), part.get("limit"))
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        return False
+    return bool(numbers[0] <= numbers[1]) and part.get("passed") is True  # type: ignore[operator]
+
+
+def prove_again(
+    path: Path,
+    artifact: FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact,
+    source: Path | None,
+    again: Again,
+) -> Result:
+    """Run the proof of one file against what it was made from."""
+    if isinstance(artifact, FusedArtifact):
+        if artifact.source_form != "train":
+            return None, "the checkpoint was fused already, so there is nothing to compare"
+        reading = Reading(**artifact.reading)
+        reading = replace(reading, ema=None) if reading.ema else reading
+    else:
+        reading = Reading()
+    if source is None:
+        return None, f"{artifact.source.path} is not here"
+    if isinstance(artifact, EngineArtifact):
+        verdict = judge(artifact, this_machine(artifact.flavour))
+        if not verdict.loads:
+            return None, f"the engine {verdict.sentence}"
+    elif not isinstance(artifact, FusedArtifact) and available("onnxruntime") is None:
+        return None, "ONNX Runtime is not installed"
+    return _prove(source, path, reading, again)
+
+
+def _prove(source: Path, path: Path, reading: Reading, again: Again) -> Result:
+    try:
+        verdict = verify_pair(source, path, again.device, again.images, reading)
+    except UserError as error:
+        return False, str(error)
+    again.verdicts.append(verdict)
+    return not verdict.failures, verdict.failures[0] if verdict.failures else ""
+
+
+def _is_engine(artifact: object) -> bool:
+    return isinstance(artifact, EngineArtifact)
