@@ -81,7 +81,8 @@ def rtx() -> dict[str, Any]:
 
 
 def test_rtx() -> None:
-    assert broken_promises(rtx(), [api, module, rtx_api]) == []
+    broken = broken_promises(rtx(), [api, module, rtx_api])
+    assert not broken, "\n".join(broken)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -93,7 +94,8 @@ def test_tensorrt(version: str, request: pytest.FixtureRequest) -> None:
         lacking(f"no bindings of TensorRT {version}: python -m tests.tensorrt_wheels installs them")
     libraries = f"{request.getfixturevalue('stubs')}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     real = dump("tensorrt_bindings", LD_LIBRARY_PATH=libraries, PYTHONPATH=str(place))
-    assert broken_promises(real, [api, module]) == []
+    broken = broken_promises(real, [api, module])
+    assert not broken, "\n".join(broken)
 
 
 ROOT = "class Root(TensorRT, Protocol):\n"
