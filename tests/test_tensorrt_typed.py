@@ -42,17 +42,10 @@ def escapes(source: str) -> list[str]:
 
 def _unseen(tree: ast.Module) -> Iterator[ast.stmt | ast.expr]:
     yield from (type_ for type_ in _types(tree) if _is_untyped(type_))
-    loaded = {
-        target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and _loads_tensorrt(node.value)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    loaded = {ast.unparse(name) for name, value in _assigned(tree) if _loads_tensorrt(value)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            of_module = isinstance(node.value, ast.Name) and node.value.id in loaded
-            if of_module or _loads_tensorrt(node.value):
+            if ast.unparse(node.value) in loaded or _loads_tensorrt(node.value):
                 yield node
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
@@ -62,6 +55,17 @@ def _unseen(tree: ast.Module) -> Iterator[ast.stmt | ast.expr]:
             of = ast.unparse(node.args[0])
             if not of.endswith(BY_NAME) and of not in OTHERS:
                 yield node
+
+
+def _assigned(tree: ast.Module) -> Iterator[tuple[ast.expr, ast.expr]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.NamedExpr):
+            yield node.target, node.value
+        for name in node.targets if isinstance(node, ast.Assign) else ():
+            if isinstance(name, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                yield from zip(name.elts, node.value.elts, strict=False)
+            else:
+                yield name, node.value
 
 
 def _types(tree: ast.Module) -> Iterator[ast.expr]:
@@ -127,6 +131,9 @@ def test_no_use_of_tensorrt_is_unseen(room: str) -> None:
         "builder = require('tensorrt').Builder(logger)",
         "trt = available('tensorrt_rtx'); trt.Builder(logger)",
         "trt = importlib.import_module(name); trt.Builder(logger)",
+        "trt, gpu = available('tensorrt'), this_gpu(); trt.Builder(logger)",
+        "if trt := available('tensorrt'): trt.Builder(logger)",
+        "self._trt = available('tensorrt'); self._trt.Builder(logger)",
     ],
 )
 def test_what_would_be_unseen_is_told(line: str) -> None:
@@ -140,6 +147,7 @@ def test_what_would_be_unseen_is_told(line: str) -> None:
         "def step(batch: NDArray[Any], sidecar: dict[str, Any]) -> list[api.ILayer]: ...",
         "trt = cast(TensorRT, require('tensorrt'))",
         "found = available('tensorrt'); known = found is not None",
+        "found, gpu = available('tensorrt'), this_gpu(); print(gpu.name)",
         "onnx = require('onnxruntime'); onnx.InferenceSession(path)",
         "target = getattr(trt.ComputeCapability, name)",
         "stop = getattr(signal, 'SIGKILL', None)",
