@@ -7,13 +7,15 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .PHONY: demo test bench docs lint gpu-test clean
 .DELETE_ON_ERROR:
 
-# The rtx extra holds no package where NVIDIA ships no wheel, and says so.
-$(VENV)/installed: setup.cfg constraints.txt
+# The rtx extra holds no package where NVIDIA ships no wheel, and says so. The bindings of TensorRT
+# are for the contract test alone (docs/contributing.md), and lie outside of site-packages.
+$(VENV)/installed: setup.cfg constraints.txt tests/tensorrt_wheels.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,test,docs]"
 	$(PIP) -e ".[rtx]" || echo "tensorrt-rtx could not be installed: going on without engines"
 	@$(BIN)/python -c "import tensorrt_rtx" 2>/dev/null \
 	  || echo "no tensorrt-rtx wheel for this platform: no TensorRT-RTX engine will be built"
+	@$(BIN)/python -m tests.tensorrt_wheels
 	touch $@
 
 demo: $(VENV)/installed
