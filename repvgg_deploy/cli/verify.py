@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..files import is_onnx
+from ..workspace import ModelFolder, Workspace
 from . import options
 from .console import print_json, say, spinner, uninterrupted
 from .subject import refuse_options
@@ -33,46 +34,89 @@ def command(
     engines: Path,
     as_json: bool,
 ) -> None:
-    """Prove that two FILES hold the same network.
+    """Prove that two FILES hold the same network, or check a whole folder.
 
-    Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, the current
-    model's fused weights are held against its training checkpoint, and each of its ONNX models
-    against the fused weights. --eps, --family and --ema say how to read FILES that are
-    checkpoints; one of them has to hold the average of --ema. Exit code 3 where a proof fails.
+    Each of two FILES may be a checkpoint, fused weights, an ONNX model (.onnx) or an engine. --eps,
+    --family and --ema say how to read checkpoints; one of them has to hold the average of --ema.
+
+    A folder such as engines/ckpt, or nothing for the current model, is checked from the checkpoint
+    to the engines: every hash, what each file was made from, every stored proof; and the proofs
+    that this machine can run are run again. Exit code 3 where a check fails.
     """
-    if len(files) not in (0, 2):
-        raise click.UsageError("give two files, or none for the current model.")
-    if files:
-        refuse_options(("model", "engines"), "FILES are named")
-        if all(map(is_onnx, files)):
-            graphs = "both FILES are ONNX models"
-            refuse_options(("eps", "family", "ema", "device"), graphs)
+    if len(files) == 2:
+        _refuse_for_files(files)
+        _verify_pair(files[0], files[1], (eps, family, ema), device, images, as_json)
+    elif not files or (len(files) == 1 and files[0].is_dir()):
+        refuse_options(("eps", "family", "ema"), "a model's folder is read as fuse read it")
+        if files:
+            refuse_options(("model", "engines"), "a folder is named")
+        folder = ModelFolder(files[0]) if files else Workspace(engines).model(model)
+        _verify_folder(folder, device, images, as_json)
     else:
-        refuse_options(("eps", "family", "ema"), "the current model is read as fuse read it")
+        raise click.UsageError("give two files, or one model's folder, or nothing.")
+
+
+def _refuse_for_files(files: tuple[Path, ...]) -> None:
+    refuse_options(("model", "engines"), "FILES are named")
+    if all(map(is_onnx, files)):
+        graphs = "both FILES are ONNX models"
+        refuse_options(("eps", "family", "ema", "device"), graphs)
+
+
+def _verify_pair(
+    first: Path,
+    second: Path,
+    reading: tuple[float | None, str | None, bool | None],
+    device: str,
+    images: Path | None,
+    as_json: bool,
+) -> None:
+    """``reading`` is --eps, --family and --ema."""
     with spinner("verifying") as elapsed:
         with uninterrupted():
             from ..errors import CheckFailed
             from ..optional import available
             from ..report.proof import verdict_dict, verdict_lines
-            from ..steps.verify import verify_model, verify_pair
+            from ..steps.verify import verify_pair
             from ..steps.weights import Reading
-            from ..workspace import Workspace
 
             available("onnxruntime")  # imported now: a signal amid that looks like its absence
-        if files:
-            reading = Reading(eps, family, ema)
-            verdicts = [verify_pair(files[0], files[1], device, images, reading)]
-        else:
-            verdicts = verify_model(Workspace(engines).model(model), device, images)
-    for verdict in verdicts:
+        verdict = verify_pair(first, second, device, images, Reading(*reading))
+    for line in verdict_lines(verdict):
+        say(line)
+    if as_json:
+        print_json([verdict_dict(verdict)])
+    if verdict.failures:
+        raise CheckFailed(
+            f"{verdict.candidate}: is not the network of {verdict.reference}: "
+            f"{verdict.failures[0]}."
+        )
+    say(f"the proof passed  {elapsed}")
+
+
+def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_json: bool) -> None:
+    with spinner(f"verifying {folder.path}") as elapsed:
+        with uninterrupted():
+            from ..errors import CheckFailed
+            from ..optional import available
+            from ..report.chain import chain_dict, chain_text
+            from ..report.proof import verdict_lines
+            from ..report.text import count_text
+            from ..steps.chain import check_chain
+            from ..steps.chain_proofs import Again
+
+            available("onnxruntime")
+        again = Again(device, images, [])
+        chain = check_chain(folder, again)
+    for verdict in again.verdicts:
         for line in verdict_lines(verdict):
             say(line)
+    say(chain_text(chain))
     if as_json:
-        print_json([verdict_dict(verdict) for verdict in verdicts])
-    failed = [verdict for verdict in verdicts if verdict.failures]
-    if failed:
-        raise CheckFailed(
-            f"{failed[0].candidate}: is not the network of {failed[0].reference}: "
-            f"{failed[0].failures[0]}."
-        )
-    say(f"{len(verdicts)} of {len(verdicts)} proofs passed  {elapsed}")
+        print_json(chain_dict(chain, again.verdicts))
+    if chain.failures:
+        first = chain.failures[0]
+        raise CheckFailed(f"{folder.path / first.file}: {first.kind}: {first.detail}.")
+    passed = len(chain.checks) - len(chain.unchecked)
+    left = count_text(len(chain.unchecked), "check")
+    say(f"{count_text(passed, 'check')} passed, {left} not possible here  {elapsed}")

@@ -46,7 +46,6 @@ class ComputeCapability(Protocol):
 
     @property
     def __members__(self) -> Mapping[str, api.Member]: ...
-    def __getitem__(self, name: str) -> api.Member: ...
 
 
 class TensorRTRTX(TensorRT, Protocol):

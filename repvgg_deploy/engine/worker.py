@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from typing import Any
 
 from ..errors import UserError
 from .build import build
@@ -27,7 +26,7 @@ def main() -> None:
     request = BuildRequest.from_dict(json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def answer(**data: Any) -> None:
+    def answer(**data: object) -> None:
         answers.write(json.dumps(data) + "\n")
         answers.flush()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from .proof import verdict_dict
 from .text import table
 
 if TYPE_CHECKING:
     from ..steps.chain import Chain
+    from ..steps.verify import Verdict
 
 _KINDS = {"hash": "hash", "lineage": "made from", "stored proof": "stored proof", "proof": "proof"}
 _WORDS = {True: "ok", False: "FAILED", None: "-"}
@@ -27,3 +31,13 @@ def chain_text(chain: Chain) -> str:
         for check in (*chain.failures, *chain.unchecked)
     ]
     return "\n".join(lines)
+
+
+def chain_dict(chain: Chain, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """JSON-ready; ``passed`` null is a check that could not be made here."""
+    return {
+        "folder": str(chain.folder),
+        "passed": not chain.failures,
+        "checks": [asdict(check) for check in chain.checks],
+        "proofs": [verdict_dict(verdict) for verdict in verdicts],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..artifacts import (
     read_sidecar,
     sidecar_path,
 )
-from ..checkpoint.hub import parse_hub
+from ..checkpoint.hub import fetch, parse_hub
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..workspace import ModelFolder
@@ -118,20 +119,27 @@ def _read(path: Path) -> Artifact:
         return read_sidecar(path, EngineArtifact)
     if not is_onnx(path):
         return read_sidecar(path, FusedArtifact)
-    # A fused graph and an exported network are told by their records alone.
-    try:
-        return read_sidecar(path, OnnxArtifact)
-    except UserError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
+    if _is_fused_graph(path):
         return read_sidecar(path, FusedOnnxArtifact)
+    return read_sidecar(path, OnnxArtifact)
+
+
+def _is_fused_graph(path: Path) -> bool:
+    """A fused graph and an exported network are told by their records alone."""
+    try:
+        return "fused" in json.loads(sidecar_path(path).read_text())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False  # read_sidecar says what is wrong with it
 
 
 def _find_source(path: Path, source: Source) -> tuple[Path | None, str]:
-    """The file that ``path`` was made from, None where it is not here; and what is wrong with it."""
-    if parse_hub(source.path) is not None:
-        return None, ""  # verify fetches nothing on its own
+    """What ``path`` was made from, None where that is not here; and what is wrong with it."""
     found = path.parent / source.path
+    try:
+        if (on_hub := parse_hub(source.path)) is not None:
+            found = fetch(on_hub).path
+    except UserError:
+        return None, ""
     if not found.is_file():  # nor is a device or a pipe
         return None, ""
     if sha256_file(found) != source.sha256:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxAr
 from ..engine.compatible import judge, this_machine
 from ..errors import UserError
 from ..optional import available
-from .verify import Verdict, verify_pair
-from .weights import Reading
+from .verify import Verdict, average_where_held, verify_pair
+from .weights import BY_ITSELF, Reading
 
 Result = tuple[bool | None, str]
 
@@ -67,10 +67,9 @@ def prove_again(
     if isinstance(artifact, FusedArtifact):
         if artifact.source_form != "train":
             return None, "the checkpoint was fused already, so there is nothing to compare"
-        reading = Reading(**artifact.reading)
-        reading = replace(reading, ema=None) if reading.ema else reading
+        reading = average_where_held(Reading(**artifact.reading))
     else:
-        reading = Reading()
+        reading = BY_ITSELF
     if source is None:
         return None, f"{artifact.source.path} is not here"
     if isinstance(artifact, EngineArtifact):

@@ -27,7 +27,6 @@ from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
-from ..workspace import ModelFolder
 from .fuse import refuse_images
 from .inventory import training_only
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
@@ -90,7 +89,7 @@ def verify_pair(
     """
     if is_onnx(first) and is_onnx(second):
         return _verify_graphs(first, second, images)
-    lenient = _average_where_held(reading)
+    lenient = average_where_held(reading)
     subjects = (open_subject(first, lenient), open_subject(second, lenient))
     if reading.ema and not any(map(_is_average, subjects)):
         raise UserError(
@@ -107,23 +106,6 @@ def verify_pair(
     assert isinstance(reference, WeightsFile)  # sorted: ONNX comes last
     assert isinstance(candidate, OnnxInfo)
     return _verify_onnx(reference, candidate, target, images)
-
-
-def verify_model(
-    folder: ModelFolder, device: str = "auto", images: Path | None = None
-) -> list[Verdict]:
-    """Judge everything that a model folder holds against the checkpoint it was made from."""
-    artifact: FusedArtifact = folder.read_fused()
-    pairs = [(folder.fused, path) for path in folder.onnx_files()]
-    if artifact.source_form == "train":
-        pairs.insert(0, (source_checkpoint(artifact), folder.fused))
-    if not pairs:
-        raise UserError(
-            f"{folder.path}: holds a network that was fused before it came here and no ONNX model, "
-            "so there is no pair to compare; name two files."
-        )
-    reading = _average_where_held(Reading(**artifact.reading))
-    return [verify_pair(first, second, device, images, reading) for first, second in pairs]
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
@@ -143,7 +125,7 @@ def source_checkpoint(artifact: FusedArtifact) -> Path:
     return path
 
 
-def _average_where_held(reading: Reading) -> Reading:
+def average_where_held(reading: Reading) -> Reading:
     """Without the demand for a moving average, which fused weights and ONNX models cannot meet."""
     return replace(reading, ema=None) if reading.ema else reading
 
