@@ -105,7 +105,7 @@ def change_sidecar(path: Path, **changes: object) -> None:
         (lambda p: sidecar_path(p).unlink(), "no such file"),
         (lambda p: sidecar_path(p).write_text("{"), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
-        (lambda p: sidecar_path(p).write_text('{"schema": 2, "source": {}}'), "is damaged"),
+        (lambda p: sidecar_path(p).write_text('{"schema": 3, "source": {}}'), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[" * 99_999), "is damaged"),
         (lambda p: change_sidecar(p, schema=1), "another version"),
         (lambda p: change_sidecar(p, source={"path": 5, "sha256": ""}), "path is no str"),

@@ -7,6 +7,7 @@ which NVML does not. Names and numbers: CUDA driver API, CUdevice_attribute.
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 from dataclasses import dataclass
 
@@ -48,3 +49,8 @@ def this_gpu() -> Gpu | None:
         memory=memory.value,
         cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
     )
+
+
+def this_platform() -> str:
+    """System and processor, like ``linux-x86_64``: an engine does not load on another."""
+    return f"{sys.platform}-{platform.machine().lower()}"
