@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from . import options
-from .console import print_json, spinner, uninterrupted
-from .subject import check_options, take
+from .console import Stopwatch, made, print_json, spinner, uninterrupted, visible
+from .subject import Subject, check_options, refuse_options, take
 
 
 @click.command("inspect")
@@ -15,6 +17,18 @@ from .subject import check_options, take
 @options.family
 @options.ema
 @options.allow_costlier
+@click.option(
+    "--strip",
+    is_flag=True,
+    help="Also write the engine without the header that Ultralytics puts before it.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "plain",
+    type=click.Path(path_type=Path),
+    help="Where --strip writes. [default: beside it, as <name>.plain.engine]",
+)
 @options.as_json
 def command(
     subject: str,
@@ -22,6 +36,8 @@ def command(
     family: str | None,
     ema: bool | None,
     allow_costlier: bool,
+    strip: bool,
+    plain: Path | None,
     as_json: bool,
 ) -> None:
     """Show what a file holds and what fuse would do with it.
@@ -29,16 +45,48 @@ def command(
     SUBJECT is a checkpoint or an ONNX model as fuse takes it, from the Hugging Face hub too.
     Prints the code base, blocks or regions, parameters before and after, and what would stay as it
     is with the reason. Writes nothing.
+
+    Of a TensorRT engine it shows what the sidecar or else the header says, and whether it loads on
+    this machine; that it does not is no error (exit code 0).
     """
     taken = take(subject)
     check_options(taken)
+    if not strip:
+        refuse_options(("plain",), "only --strip writes a file")
+    if taken.is_engine:
+        _engine(taken.path, plain, strip, as_json)
+    else:
+        _network(taken, eps, family, ema, allow_costlier, as_json)
+
+
+def _network(
+    taken: Subject,
+    eps: float | None,
+    family: str | None,
+    ema: bool | None,
+    allow_costlier: bool,
+    as_json: bool,
+) -> None:
     with spinner(f"reading {taken.path}"), uninterrupted():
         from ..report.inspect import checkpoint_text, onnx_text
         from ..steps.inspect import inspect_checkpoint, inspect_onnx
         from ..steps.weights import Reading
     if taken.is_onnx:
         graph = inspect_onnx(taken.path, allow_costlier=allow_costlier)
-        print_json(graph) if as_json else click.echo(onnx_text(graph))
+        print_json(graph) if as_json else click.echo(visible(onnx_text(graph)))
     else:
         checkpoint = inspect_checkpoint(taken.path, Reading(eps, family, ema))
-        print_json(checkpoint) if as_json else click.echo(checkpoint_text(checkpoint))
+        print_json(checkpoint) if as_json else click.echo(visible(checkpoint_text(checkpoint)))
+
+
+def _engine(path: Path, plain: Path | None, strip: bool, as_json: bool) -> None:
+    with uninterrupted():
+        from ..report.inspect_engine import engine_text
+        from ..steps.inspect_engine import inspect_engine, plain_path, strip_engine
+    with spinner(f"reading {path}"):
+        engine = inspect_engine(path)
+    print_json(engine) if as_json else click.echo(visible(engine_text(engine)))
+    if strip:
+        elapsed, output = Stopwatch(), plain or plain_path(path)
+        strip_engine(path, output)
+        made(output, elapsed, "plain engine")

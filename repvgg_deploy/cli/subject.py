@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from ..engine.engine_file import is_engine
 from ..files import is_onnx
 from .console import say
 
 #: Parameters that mean something for one kind of subject only.
 FOR_CHECKPOINTS = ("eps", "family", "ema", "pth", "form", "device")
 FOR_GRAPHS = ("output", "allow_costlier")
+FOR_ENGINES = ("strip", "plain")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class Subject:
 
     @property
     def is_onnx(self) -> bool:
-        return is_onnx(self.path)
+        return is_onnx(self.path) and not self.is_engine
+
+    @property
+    def is_engine(self) -> bool:
+        """Whatever its name; a checkpoint and an ONNX model begin otherwise."""
+        return is_engine(self.path)
 
 
 def take(subject: str) -> Subject:
@@ -44,10 +51,14 @@ def take(subject: str) -> Subject:
 
 def check_options(subject: Subject) -> None:
     """Refuse options that would have no effect on this kind of subject."""
+    if subject.is_engine:
+        others = (*FOR_CHECKPOINTS, *FOR_GRAPHS)
+        return refuse_options(others, f"{subject.path} is a TensorRT engine")
     if subject.is_onnx:
         refuse_options(FOR_CHECKPOINTS, f"{subject.path} is an ONNX model")
     else:
         refuse_options(FOR_GRAPHS, f"{subject.path} is a checkpoint, no ONNX model")
+    return refuse_options(FOR_ENGINES, f"{subject.path} is no TensorRT engine")
 
 
 def refuse_options(names: Container[str], reason: str) -> None:

@@ -20,6 +20,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return "\n".join([render(lines[0]), *map(render, lines[1:])])
 
 
+def one_line(text: str) -> str:
+    """Text from a file that could otherwise pass for a line of ours."""
+    return text.replace("\n", "\\n")
+
+
 def count_text(count: int, noun: str) -> str:
     """``1 output``, ``2 outputs``"""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
