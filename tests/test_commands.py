@@ -60,7 +60,7 @@ def test_demo(cli: Cli) -> None:
     assert result.code == 0, result.err
     for word in (
         "fused and proved",
-        "proofs passed",
+        "checks passed",
         "fused is faster by",
         "same answer as unfused",
     ):

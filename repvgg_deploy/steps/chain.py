@@ -60,7 +60,8 @@ def check_chain(folder: ModelFolder, again: Again) -> Chain:
     """Check all that the folder holds; ``again`` says how proofs are run once more.
 
     Raises:
-        UserError: there is no such folder, or nothing in it that this tool made.
+        UserError: there is no such folder, or nothing in it that this tool made, or a proof cannot
+            be run with that device or those images.
     """
     if not folder.path.is_dir():
         raise UserError(f"{folder.path}: no such folder; name one under engines/.")

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
 from ..engine.compatible import judge, this_machine
-from ..errors import UserError
 from ..optional import available
 from .verify import Verdict, average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading
@@ -63,7 +62,11 @@ def prove_again(
     source: Path | None,
     again: Again,
 ) -> Result:
-    """Run the proof of one file against what it was made from."""
+    """Run the proof of one file against what it was made from.
+
+    Raises:
+        UserError: the device or the images cannot be used, or a file cannot be read.
+    """
     if isinstance(artifact, FusedArtifact):
         if artifact.source_form != "train":
             return None, "the checkpoint was fused already, so there is nothing to compare"
@@ -82,10 +85,7 @@ def prove_again(
 
 
 def _prove(source: Path, path: Path, reading: Reading, again: Again) -> Result:
-    try:
-        verdict = verify_pair(source, path, again.device, again.images, reading)
-    except UserError as error:
-        return False, str(error)
+    verdict = verify_pair(source, path, again.device, again.images, reading)
     again.verdicts.append(verdict)
     return not verdict.failures, verdict.failures[0] if verdict.failures else ""
 
