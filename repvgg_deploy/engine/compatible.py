@@ -74,13 +74,16 @@ def differences(
     ``flavour_version`` is the installed version of the engine's own flavour, None where it is not
     installed; ``gpu`` is None where there is no GPU or no driver.
     """
-    options, flavour = artifact.options, artifact.flavour
-    newer = options.get("version_compatible") is True
-    found = [_version_difference(flavour, artifact.version, flavour_version, newer)]
+    flavour = artifact.flavour
+    options = artifact.options if flavour == "tensorrt" else {}
+    found = [
+        _version_difference(
+            flavour, artifact.version, flavour_version, options.get("version_compatible") is True
+        ),
+        _gpu_difference(artifact.targets, gpu, options.get("hardware_compatible") is True),
+    ]
     if flavour == "tensorrt" and artifact.platform != this_platform():
         found.append(f"it was built on {artifact.platform}, and this machine is {this_platform()}")
-    hardware_compatible = options.get("hardware_compatible") is True
-    found.append(_gpu_difference(artifact.targets, gpu, hardware_compatible))
     return [difference for difference in found if difference]
 
 
