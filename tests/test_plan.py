@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -130,6 +131,9 @@ def test_engines_by_their_content(tmp_path: Path) -> None:
         assert not is_engine(write(tmp_path / "m.bin", content))
     assert not is_engine(tmp_path / "missing.bin")
     assert not is_engine(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        assert not is_engine(tmp_path / "pipe")
 
 
 def test_a_large_engine_is_not_read_into_memory(tmp_path: Path) -> None:
