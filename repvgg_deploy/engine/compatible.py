@@ -148,7 +148,7 @@ def same_version(one: str, other: str, compared: int = 4) -> bool:
 def _numbers(text: str) -> tuple[int, ...]:
     """Numbers, so that 10.2 is older than 10.13; what follows them (rc1, .post1) does not count."""
     match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
+    return tuple(map(int, match[0].split("."))) if match else (0,)
 
 
 def _gpu_difference(targets: list[str], gpu: Gpu | None, hardware_compatible: bool) -> str:
