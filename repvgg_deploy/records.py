@@ -19,7 +19,6 @@ class _Source(TypedDict):
 
 class _Gpu(TypedDict):
     name: str
-    capability: str
 
 
 class _Layer(TypedDict):
