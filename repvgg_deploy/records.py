@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -19,7 +19,6 @@ class _Source(TypedDict):
 
 class _Gpu(TypedDict):
     name: str
-    capability: str
 
 
 class _Layer(TypedDict):
@@ -105,17 +104,19 @@ def check(value: object, kind: Any, where: str = "", depth: int = 0) -> None:
         check(part, its_kind, f"{where}.{name}" if where else str(name), depth + 1)
 
 
-def _parts(value: Any, kind: Any) -> list[tuple[str | int, object, Any]]:
+def _parts(value: Any, kind: Any) -> Iterator[tuple[str | int, object, Any]]:
     """What a value is made of: the name of each part, the part, and the type it should have."""
     if dataclasses.is_dataclass(value):
         kinds = get_type_hints(type(value))
-        return [(f.name, getattr(value, f.name), kinds[f.name]) for f in dataclasses.fields(value)]
-    if is_typeddict(kind):
+        yield from (
+            (f.name, getattr(value, f.name), kinds[f.name]) for f in dataclasses.fields(value)
+        )
+    elif is_typeddict(kind):
         kinds = get_type_hints(kind)
-        return [(name, value.get(name), kinds.get(name, Any)) for name in {**kinds, **value}]
-    inner = get_args(kind)[-1] if get_args(kind) else Any
-    if isinstance(value, list):
-        return [(index, item, inner) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        return [(name, item, inner) for name, item in value.items()]
-    return []
+        yield from ((name, value.get(name), kinds.get(name, Any)) for name in {**kinds, **value})
+    elif isinstance(value, list | dict):
+        inner = get_args(kind)[-1] if get_args(kind) else Any
+        named = enumerate(value) if isinstance(value, list) else value.items()
+        for name, part in named:
+            if inner is not Any or isinstance(part, list | dict):
+                yield name, part, inner

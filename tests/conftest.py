@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from repvgg_deploy.cli.main import main
+from repvgg_deploy.engine import compatible
+from repvgg_deploy.engine.gpu import Gpu
 
 from .helpers import training_state
 
@@ -56,3 +58,14 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "ckpt.pth"
     torch.save(training_state(), path)
     return path
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Whatever it is that the tests run on, an engine meets this GPU and these versions."""
+
+    def has(gpu: Gpu | None, **versions: str) -> None:
+        monkeypatch.setattr(compatible, "this_gpu", lambda: gpu)
+        monkeypatch.setattr(compatible, "installed_version", versions.get)
+
+    return has

@@ -78,7 +78,7 @@ LAYERS = [
     {"engine"},
     {"reparam", "models", "checkpoint", "data", "workspace"},
     {"artifacts"},
-    {"files", "optional"},
+    {"files", "optional", "records"},
     {"errors"},
     {"__init__", "demo"},
 ]

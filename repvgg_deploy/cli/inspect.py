@@ -44,10 +44,11 @@ def command(
 
     SUBJECT is a checkpoint or an ONNX model as fuse takes it, from the Hugging Face hub too.
     Prints the code base, blocks or regions, parameters before and after, and what would stay as it
-    is with the reason. Writes nothing.
+    is with the reason.
 
-    Of a TensorRT engine it shows what the sidecar or else the header says, and whether it loads on
-    this machine; that it does not is no error (exit code 0).
+    Of a TensorRT engine it prints what the sidecar says, or else the header, and whether the engine
+    loads on this machine; if not, that is the answer and no error. Writes nothing but what --strip
+    asks for.
     """
     taken = take(subject)
     check_options(taken)

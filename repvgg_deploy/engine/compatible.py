@@ -74,13 +74,16 @@ def differences(
     ``flavour_version`` is the installed version of the engine's own flavour, None where it is not
     installed; ``gpu`` is None where there is no GPU or no driver.
     """
-    options, flavour = artifact.options, artifact.flavour
-    newer = options.get("version_compatible") is True
-    found = [_version_difference(flavour, artifact.version, flavour_version, newer)]
+    flavour = artifact.flavour
+    options = artifact.options if flavour == "tensorrt" else {}
+    found = [
+        _version_difference(
+            flavour, artifact.version, flavour_version, options.get("version_compatible") is True
+        ),
+        _gpu_difference(artifact.targets, gpu, options.get("hardware_compatible") is True),
+    ]
     if flavour == "tensorrt" and artifact.platform != this_platform():
         found.append(f"it was built on {artifact.platform}, and this machine is {this_platform()}")
-    hardware_compatible = options.get("hardware_compatible") is True
-    found.append(_gpu_difference(artifact.targets, gpu, hardware_compatible))
     return [difference for difference in found if difference]
 
 
@@ -145,7 +148,7 @@ def same_version(one: str, other: str, compared: int = 4) -> bool:
 def _numbers(text: str) -> tuple[int, ...]:
     """Numbers, so that 10.2 is older than 10.13; what follows them (rc1, .post1) does not count."""
     match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
+    return tuple(map(int, match[0].split("."))) if match else (0,)
 
 
 def _gpu_difference(targets: list[str], gpu: Gpu | None, hardware_compatible: bool) -> str:

@@ -38,6 +38,8 @@ def is_engine(path: Path) -> bool:
     """By the ending that engines have, or else by the first bytes."""
     if path.suffix.lower() in ENDINGS:
         return True
+    if not path.is_file():  # to open a pipe would wait for its other end
+        return False
     try:
         with path.open("rb") as stream:
             return _find_plan(stream) is not None

@@ -53,9 +53,7 @@ def _header_facts(plan: Plan) -> list[_Fact]:
 
 
 def _sidecar_facts(sidecar: EngineArtifact) -> list[_Fact]:
-    targets, gpu = ", ".join(sidecar.targets), sidecar.gpu
-    source = sidecar.source
-    earlier = [link for link in sidecar.lineage if link["sha256"] != source.sha256]
+    targets, gpu, source = ", ".join(sidecar.targets), sidecar.gpu, sidecar.source
     return [
         ("built for", f"{targets} ({gpu['name']})" if gpu else targets),
         ("built on", f"{sidecar.platform}, {sidecar.created}, {sidecar.tool}"),
@@ -64,7 +62,7 @@ def _sidecar_facts(sidecar: EngineArtifact) -> list[_Fact]:
         *(("profile", _profile(profile)) for profile in sidecar.profiles),
         ("options", _options(sidecar.options)),
         ("made from", f"{source.path}, sha256 {source.sha256}"),
-        *(("that from", f"{link['path']}, sha256 {link['sha256']}") for link in earlier),
+        *(("that from", f"{link['path']}, sha256 {link['sha256']}") for link in sidecar.lineage),
         *(("warning", warning) for warning in sidecar.warnings),
         ("proof", _proof(sidecar.proof)),
     ]

@@ -44,9 +44,12 @@ def inspect_engine(path: Path) -> EngineInspection:
 
 
 def _check_maker(file: EngineFile, sidecar: EngineArtifact) -> None:
-    """The header is the engine's own, so it is right where the two differ."""
+    """The header is the engine's own, so it is right where the two differ.
+
+    Its build number is one byte, which may not hold every one: it is not compared.
+    """
     plan = file.plan
-    same = plan.version is None or same_version(plan.version, sidecar.version)
+    same = plan.version is None or same_version(plan.version, sidecar.version, compared=3)
     if plan.flavour != sidecar.flavour or not same:
         raise UserError(
             f"{sidecar_path(file.path)}: names {NAMES[sidecar.flavour]} {sidecar.version}, but the "
