@@ -177,10 +177,8 @@ def lineage(path: Path) -> list[Source]:
     found: list[Source] = []
     while len(found) < _LONGEST_LINEAGE and (source := recorded_source(path)) is not None:
         found.append(source)
-        if (
-            Path(source.path).name != source.path
-        ):  # not beside it: the checkpoint, or a foreign file
-            break
+        if Path(source.path).name != source.path:
+            break  # not beside it: the checkpoint, or a file from elsewhere
         path = path.with_name(source.path)
     return found
 

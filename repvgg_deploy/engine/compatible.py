@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 
 from ..artifacts import EngineArtifact
+from .flavour import MODULES
 from .gpu import Gpu, this_gpu, this_platform
 from .plan import NAMES, Plan
-
-_MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 #: Numbers of a version that have to be the same.
 _COMPARED = {"tensorrt": 4, "rtx": 3}
@@ -62,7 +61,7 @@ def this_machine(flavour: str) -> Machine:
 
 def installed_version(flavour: str) -> str | None:
     """As the installed package says, so that inspecting an engine does not load the library."""
-    packages = packages_distributions().get(_MODULES[flavour])
+    packages = packages_distributions().get(MODULES[flavour])
     return version(packages[0]) if packages else None
 
 
