@@ -32,6 +32,7 @@ lint: $(VENV)/installed
 # Speed and memory: never part of the tests, since machines are noisy.
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.engine_matrix
 
 # What needs a GPU: run by hand on a machine that has one.
 gpu-test: $(VENV)/installed
