@@ -391,17 +391,24 @@ def a_file(folder: Path) -> None:
     folder.write_bytes(b"theirs")
 
 
-@pytest.mark.parametrize("make", [foreign_model, foreign_config, not_even_text, a_file])
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (foreign_model, "holds a model that serve did not write"),
+        (foreign_config, "holds a model that serve did not write"),
+        (not_even_text, "holds a model that serve did not write"),
+        (a_file, "a file stands there"),
+    ],
+)
 def test_the_models_of_others_stay(
-    cli: Cli, folder: ModelFolder, make: Callable[[Path], None]
+    cli: Cli, folder: ModelFolder, make: Callable[[Path], None], sentence: str
 ) -> None:
     make(REPO / "net_fp16_onnx")
     foreign_model(REPO / "another")
     before = contents(REPO)
     result = cli("serve", "--triton", REPO)
     assert result.code == 1
-    assert str(REPO / "net_fp16_onnx") in result.err
-    assert "choose another folder" in result.err
+    assert f"{REPO / 'net_fp16_onnx'}: {sentence}" in result.err
     assert contents(REPO) == before  # not even the model that could have been written
     result = cli("serve", "--triton", REPO, "--name", "mine")
     assert result.code == 0
