@@ -18,7 +18,7 @@ from repvgg_deploy.artifacts import (
     to_json,
 )
 from repvgg_deploy.errors import UserError
-from repvgg_deploy.files import sha256_file, whole_file
+from repvgg_deploy.files import sha256_file, whole_file, whole_folder
 from repvgg_deploy.workspace import ModelFolder, Workspace
 
 
@@ -49,6 +49,38 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, stop: type[BaseExceptio
         raise stop
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "1"
+    with whole_folder(path) as temporary:
+        (temporary / "a").write_bytes(b"a")
+        (temporary / "b").write_bytes(b"b")
+        assert not path.exists()
+    assert sorted(os.listdir(path)) == ["a", "b"]
+    assert os.listdir(path.parent) == ["1"]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "file").touch()
+    assert path.stat().st_mode == plain.stat().st_mode  # others may read it, as any new folder
+    assert (path / "a").stat().st_mode == (plain / "file").stat().st_mode
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_failure_leaves_no_folder(tmp_path: Path, stop: type[BaseException]) -> None:
+    with pytest.raises((stop, UserError)), whole_folder(tmp_path / "1") as temporary:
+        (temporary / "a").write_bytes(b"half")
+        raise stop
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "theirs").touch()
+    with pytest.raises(UserError, match="cannot be written"), whole_folder(tmp_path / "1"):
+        pass
+    assert os.listdir(tmp_path) == ["1"]
+    assert os.listdir(tmp_path / "1") == ["theirs"]
 
 
 @pytest.mark.parametrize(

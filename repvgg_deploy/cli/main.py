@@ -15,7 +15,7 @@ from ..errors import UserError
 from .console import say
 
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
-COMMANDS = ("fuse", "inspect", "verify", "export", "bench", "models", "doctor", "demo")
+COMMANDS = ("fuse", "inspect", "verify", "export", "bench", "serve", "models", "doctor", "demo")
 
 
 class Pipeline(click.Group):

@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+#: What the labels 0 to 9 mean (the data set's README).
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, pixels scaled to 0..1
 
 

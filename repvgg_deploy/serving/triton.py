@@ -1,0 +1,181 @@
+"""A model's artifacts become models of a Triton repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact, read_sidecar
+from ..errors import UserError
+from ..files import is_onnx, make_folder
+from ..workspace import ModelFolder
+from .engine import read_engine
+from .group import check_name, group
+from .labels import check_labels, known_labels, read_labels
+from .model import LABELS_FILE, Scheduling, TritonModel, check_batches, configuration
+from .onnx_model import read_onnx
+from .pbtxt import render
+from .repository import CONFIG_FILE, check_ours, sign, write_model
+from .servable import Servable
+
+_RTX = (
+    "is a TensorRT-RTX engine, which Triton's backends do not load; serve the ONNX model, or a "
+    "TensorRT engine"
+)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An artifact that Triton cannot load, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What serve is about to write, all of it checked. ``labels``: class names by model, where
+    they are known."""
+
+    root: Path
+    models: list[TritonModel]
+    labels: dict[str, list[str]]
+    left_out: list[LeftOut]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model of the repository as it stands now. ``changed``: whether this version is new;
+    ``labels``: how many class names it has."""
+
+    name: str
+    version: int
+    changed: bool
+    files: list[Path]
+    artifacts: list[str]
+    max_batch_size: int
+    preferred_batch_size: list[int]
+    labels: int
+
+
+def plan_triton(
+    folder: ModelFolder,
+    root: Path,
+    *,
+    artifacts: Sequence[str] = (),
+    name: str | None = None,
+    labels: Path | None = None,
+    scheduling: Scheduling | None = None,
+) -> Plan:
+    """Read and check everything, and write nothing.
+
+    ``artifacts`` are file names in the model's folder, none: all that Triton can load. ``name``
+    takes the place of the model's own in the names of Triton's models.
+
+    Raises:
+        UserError: nothing to serve, an artifact that is damaged, not from these weights or of no
+            use to Triton, names that collide, or a folder that is not ours to change.
+    """
+    base = folder.name if name is None else name
+    check_name(base)
+    fused = folder.read_fused()
+    given = read_labels(labels) if labels is not None else None
+    servables, left_out = _collect(folder, fused, artifacts)
+    scheduling = scheduling or Scheduling()
+    models = group(servables, base, scheduling)
+    check_batches(models, scheduling)
+    named: dict[str, list[str]] = {}
+    known = known_labels(fused) if given is None else given
+    for model in models:
+        if given is not None and labels is not None:
+            check_labels(labels, given, model.first.path, model.classes)
+        if known is not None and model.classes == len(known):
+            named[model.name] = known
+        check_ours(root / model.name)
+    return Plan(root, models, named, left_out)
+
+
+def write_triton(plan: Plan, model: TritonModel) -> Written:
+    """Write one of the planned models; what is there of it already stays.
+
+    Raises:
+        UserError: the folder cannot be written to, or an artifact changed meanwhile.
+    """
+    labels = plan.labels.get(model.name, [])
+    texts = {CONFIG_FILE: sign(render(configuration(model, labelled=bool(labels))))}
+    if labels:
+        texts[LABELS_FILE] = "".join(f"{label}\n" for label in labels)
+    folder = make_folder(plan.root) / model.name
+    version, changed = write_model(folder, model.files, texts)
+    return Written(
+        name=model.name,
+        version=version,
+        changed=changed,
+        files=[folder / str(version) / file for file in model.files],
+        artifacts=[member.path.name for member in model.members],
+        max_batch_size=model.max_batch,
+        preferred_batch_size=model.preferred,
+        labels=len(labels),
+    )
+
+
+def _collect(
+    folder: ModelFolder, fused: FusedArtifact, asked: Sequence[str]
+) -> tuple[list[Servable], list[LeftOut]]:
+    paths = _choose(folder, asked)
+    servables, left_out = [], []
+    for path in paths:
+        if is_onnx(path):
+            onnx = read_sidecar(path, OnnxArtifact)
+            _check_proof(path, onnx.proof)
+            _check_lineage(path, fused, {onnx.source.sha256})
+            servables.append(read_onnx(path, onnx))
+            continue
+        engine = read_sidecar(path, EngineArtifact)
+        if engine.flavour == "rtx":
+            if asked:
+                raise UserError(f"{path}: {_RTX}.")
+            left_out.append(LeftOut(path.name, _RTX))
+            continue
+        _check_proof(path, engine.proof)
+        _check_lineage(path, fused, _origins(engine))
+        servables.append(read_engine(path, engine))
+    if not servables:
+        raise UserError(
+            f"{folder.path}: holds nothing that Triton loads: {left_out[0].file} {_RTX}."
+        )
+    return servables, left_out
+
+
+def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
+    found = {path.name: path for path in (*folder.onnx_files(), *folder.engine_files())}
+    if not found:
+        raise UserError(
+            f"{folder.path}: holds no ONNX model and no engine yet; run repvgg-deploy export "
+            "--onnx first."
+        )
+    for name in asked:
+        if name not in found:
+            raise UserError(
+                f"--artifact {name}: is not in {folder.path}, which holds {', '.join(found)}."
+            )
+    return [path for name, path in found.items() if name in asked or not asked]
+
+
+def _check_proof(path: Path, proof: dict[str, Any] | None) -> None:
+    if proof is not None and proof.get("passed") is False:
+        raise UserError(f"{path}: failed its proof; run export again.")
+
+
+def _origins(engine: EngineArtifact) -> set[str]:
+    """The SHA-256 of everything that the engine says to come from."""
+    return {str(step.get("sha256")) for step in engine.lineage if isinstance(step, dict)}
+
+
+def _check_lineage(path: Path, fused: FusedArtifact, origins: set[str]) -> None:
+    if fused.sha256 not in origins:
+        raise UserError(
+            f"{path}: was made from other fused weights than lie here now; run export again."
+        )
