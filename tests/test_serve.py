@@ -558,23 +558,23 @@ def tensor(**changes: object) -> list[dict[str, object]]:
     [
         ({"sha256": "0" * 64}, "is not the file that fp16.tensorrt.engine.json describes"),
         ({"precision": "../../x"}, "no precision: '../../x'"),
-        ({"flavour": "../x"}, "no flavour"),
-        ({"targets": ["../sm86"]}, "no target"),
-        ({"targets": [86]}, "expected string"),
+        ({"flavour": "../x"}, "is no flavour of TensorRT"),
+        ({"targets": ["../sm86"]}, "'../sm86' is no compute capability"),
+        ({"targets": [86]}, "targets.0 is no str"),
         ({"targets": []}, "has no targets"),
         ({"lineage": []}, "was made from other fused weights"),
-        ({"lineage": [{"sha256": ["x"]}, 5]}, "was made from other fused weights"),
+        ({"lineage": [{"sha256": ["x"]}, 5]}, "lineage.0.path is no str"),
         ({"proof": {"passed": False}}, "failed its proof"),
         ({"inputs": []}, "does not tell how to serve"),
         ({"outputs": []}, "has no inputs or no outputs"),
-        ({"inputs": [5]}, "does not tell how to serve"),
+        ({"inputs": [5]}, "inputs.0 is no dict"),
         ({"inputs": tensor(name="")}, "a tensor without a name"),
         ({"inputs": tensor(name="\ud800")}, "surrogates not allowed"),
         ({"inputs": tensor(dtype="fp8")}, "'fp8' is no element type"),
-        ({"inputs": tensor(dtype=["fp16"])}, "does not tell how to serve"),
+        ({"inputs": tensor(dtype=["fp16"])}, "inputs.0.dtype is no str"),
         ({"inputs": tensor(shape=[-1, 3, 10**40, 32])}, "is no shape"),
         ({"inputs": tensor(shape=[-1, 0, 32, 32])}, "is no shape"),
-        ({"inputs": tensor(shape=[True, 3, 32, 32])}, "is no shape"),
+        ({"inputs": tensor(shape=[True, 3, 32, 32])}, "inputs.0.shape.0 is no int"),
         ({"inputs": tensor(shape=[])}, "is no shape"),
         ({"inputs": tensor(shape=[-1, 3, -1, -1])}, "serve takes [batch, ...]"),
         ({"inputs": tensor(shape=[4, 3, 32, 32])}, "serve takes [batch, ...]"),
@@ -605,7 +605,8 @@ def test_paths_in_sidecars_lead_nowhere(cli: Cli, folder: ModelFolder) -> None:
     Path("secret").write_text("secret")
     engine = write_engine(folder)
     for path in (engine, folder.onnx("fp32")):
-        change(path, file="../../secret", source={**source_of(path), "path": "/etc/passwd"})
+        change(path, source={**source_of(path), "path": "/etc/passwd"})
+    change(folder.onnx("fp32"), file="../../secret")  # that of an engine has to be a plain name
     before = contents(Path())
     assert cli("serve", "--triton", REPO).code == 0
     after = contents(Path())
