@@ -61,6 +61,10 @@ class TensorIOMode(Protocol):
     OUTPUT: api.Member
 
 
+class TensorLocation(Protocol):
+    DEVICE: api.Member
+
+
 class Severity(Protocol):
     """Nested in ``ILogger``, as ``ILogger.Severity``; ``Logger`` has its members too."""
 
@@ -94,6 +98,8 @@ class TensorRT(Protocol):
     def LayerInformationFormat(self) -> LayerInformationFormat: ...
     @property
     def TensorIOMode(self) -> TensorIOMode: ...
+    @property
+    def TensorLocation(self) -> TensorLocation: ...
     @property
     def Logger(self) -> Severity: ...
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from . import api
+from .module import TensorRT
 
 
 class IBuilderConfig(api.IBuilderConfig, Protocol):
@@ -37,3 +38,24 @@ class ICudaEngine(api.ICudaEngine, Protocol):
 
 class Runtime(api.Runtime, Protocol):
     def get_engine_validity(self, buffer: bytes) -> tuple[api.Member, int]: ...
+
+
+class CudaGraphStrategy(Protocol):
+    DISABLED: api.Member
+    WHOLE_GRAPH_CAPTURE: api.Member
+
+
+class DynamicShapesKernelSpecializationStrategy(Protocol):
+    LAZY: api.Member
+    EAGER: api.Member
+
+
+class TensorRTRTX(TensorRT, Protocol):
+    """``import tensorrt_rtx``"""
+
+    @property
+    def CudaGraphStrategy(self) -> CudaGraphStrategy: ...
+    @property
+    def DynamicShapesKernelSpecializationStrategy(
+        self,
+    ) -> DynamicShapesKernelSpecializationStrategy: ...

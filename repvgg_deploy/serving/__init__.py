@@ -1,0 +1,1 @@
+"""A Triton model repository from what the workspace holds."""
