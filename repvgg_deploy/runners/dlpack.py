@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..optional import require
 
-_CPU_LIKE = {1: "CPU", 3: "CUDA host", 13: "CUDA managed"}  # DLDeviceType; numpy reads these
+#: DLDeviceType: CPU, CUDA's page-locked host memory and CUDA's managed memory, which numpy reads.
+_CPU_LIKE = {1, 3, 13}
 _CUDA = 2
 _INT, _UINT, _FLOAT, _BFLOAT, _BOOL = 0, 1, 2, 4, 6  # DLDataTypeCode
 
@@ -61,30 +62,29 @@ def from_dlpack(array: Any, stream: int) -> NDArray[Any] | DeviceArray:
         UserError: it lies on another device, is not contiguous, or has a type that numpy lacks.
     """
     device, number = (int(value) for value in array.__dlpack_device__())
-    if device in _CPU_LIKE:
-        try:
+    try:
+        if device in _CPU_LIKE:
             return np.from_dlpack(array)
-        except (RuntimeError, BufferError, TypeError) as error:
-            raise UserError(f"an input cannot be read through DLPack: {error}.") from error
-    if device != _CUDA or number != 0:
-        raise UserError(
-            f"an input lies on the device (type {device}, number {number}) by DLPack; engines run "
-            "on the first GPU, so copy it there, or to the CPU."
-        )
-    capsule = array.__dlpack__(stream=stream)
-    tensor = _tensor(capsule)
+        if device == _CUDA and number == 0:
+            return _on_the_gpu(array.__dlpack__(stream=stream))
+    except (RuntimeError, BufferError, TypeError, ValueError) as error:
+        raise UserError(f"an input cannot be read through DLPack: {error}.") from error
+    raise UserError(
+        f"an input lies on the device (type {device}, number {number}) by DLPack; engines run "
+        "on the first GPU, so copy it there, or to the CPU."
+    )
+
+
+def _on_the_gpu(capsule: object) -> DeviceArray:
+    """What the capsule holds. It keeps its name, so that its own destructor frees it."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
     shape = tuple(tensor.shape[: tensor.ndim])
     if tensor.strides and tuple(tensor.strides[: tensor.ndim]) != _contiguous(shape):
         raise UserError("an input on the GPU is not contiguous; make it so, as by .contiguous().")
     address = (tensor.data or 0) + tensor.byte_offset
     return DeviceArray(address, shape, _dtype(tensor), capsule)
-
-
-def _tensor(capsule: object) -> _Tensor:
-    """What the capsule holds. It keeps its name, so its own destructor frees it."""
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    return _Tensor.from_address(get(capsule, b"dltensor"))
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

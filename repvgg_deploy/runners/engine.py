@@ -15,8 +15,9 @@ from ..engine.load import read_engine
 from ..errors import UserError
 from .engine_contexts import Contexts, make_contexts
 from .engine_io import read_tensors
-from .engine_session import EngineSession, Outputs, Times
+from .engine_session import EngineSession, Outputs
 from .gpu_device import gpu_device
+from .gpu_stream import Times
 from .protocol import Array
 
 _FLOAT_KINDS = "fV"  # bfloat16 and the like are "V" to numpy
@@ -89,11 +90,12 @@ class EngineRunner:
 
     def load(self, batch: Array) -> None:
         """Place a batch for ``step``; a float batch is cast to the float type of the input."""
-        image = self.tensors.image
-        if batch.dtype.kind == "f" and image.dtype.kind in _FLOAT_KINDS:
-            batch = batch.astype(image.dtype)
+        inputs = self.tensors.by_name(batch)
+        dtype = self.tensors.inputs[0].dtype
+        if batch.dtype.kind == "f" and dtype.kind in _FLOAT_KINDS:
+            inputs = {name: array.astype(dtype) for name, array in inputs.items()}
         with self._in_use() as live:
-            live.session.load({image.name: batch})
+            live.session.load(inputs)
             live.session.wait()
 
     def step(self) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -18,20 +16,10 @@ from .dlpack import DeviceArray
 from .engine_tensors import EngineTensor, EngineTensors, Shape
 from .gpu_buffer import GpuBuffer
 from .gpu_device import GpuDevice
+from .gpu_stream import GpuStream, Times
 
 Input = NDArray[Any] | DeviceArray
 Outputs = dict[str, NDArray[Any]]
-
-_UP, _COMPUTE, _DOWN = range(3)
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds on the GPU's own clock (CUDA events), without what Python does in between."""
-
-    host_to_device: float
-    compute: float
-    device_to_host: float
 
 
 class EngineSession:
@@ -51,8 +39,7 @@ class EngineSession:
     ) -> None:
         self._loaded, self._tensors, self._context = loaded, tensors, context
         self._driver = device.driver
-        self._stream = device.driver.Stream()
-        self._marks = [(device.driver.Event(), device.driver.Event()) for _ in range(3)]
+        self._stream = GpuStream(device)
         self._buffers = {
             t.name: GpuBuffer(device, f"{loaded.path}: {t.name!r}")
             for t in (*tensors.inputs, *tensors.outputs)
@@ -80,7 +67,7 @@ class EngineSession:
         self.compute()
         outputs = self.fetch()
         self._lent = None
-        return outputs, Times(*(end.time_since(begin) / 1e3 for begin, end in self._marks))
+        return outputs, self._stream.times()
 
     def load(self, inputs: Mapping[str, Input]) -> None:
         """Place the inputs on the GPU; what lies there already is read where it lies.
@@ -91,7 +78,7 @@ class EngineSession:
         self._tensors.check(inputs)
         self._set_shapes({t.name: tuple(inputs[t.name].shape) for t in self._tensors.inputs})
         self._lent = inputs
-        with self._timed(_UP):
+        with self._stream.timed("host_to_device"):
             addresses = {t.name: self._place(t, inputs[t.name]) for t in self._tensors.inputs}
         for tensor in self._tensors.outputs:
             buffer = self._buffers[tensor.name]
@@ -104,7 +91,7 @@ class EngineSession:
 
     def compute(self) -> None:
         """Start one inference of the loaded inputs; ``wait`` or ``fetch`` see its end."""
-        with self._timed(_COMPUTE):
+        with self._stream.timed("compute"):
             if self._graph is None:
                 self._enqueue()
             else:
@@ -112,13 +99,13 @@ class EngineSession:
 
     def wait(self) -> None:
         """Until all that was started is done."""
-        self._stream.synchronize()
+        self._stream.wait()
 
     def fetch(self) -> Outputs:
         """Outputs of the last inference by name, in arrays of their own."""
-        with self._timed(_DOWN):
+        with self._stream.timed("device_to_host"):
             for tensor in self._tensors.outputs:
-                self._buffers[tensor.name].download(self._stream)
+                self._buffers[tensor.name].download(self._stream.raw)
         self.wait()
         return {
             t.name: self._buffers[t.name].array(self._output_shapes[t.name], t.dtype).copy()
@@ -126,11 +113,12 @@ class EngineSession:
         }
 
     def close(self) -> None:
-        """Give all memory back. Safe to call twice."""
+        """Give all memory back. Nothing else works afterwards."""
         if self._graph is not None:
             self._graph.free()
         for buffer in self._buffers.values():
             buffer.free()
+        self._stream.close()
         self._graph = self._lent = None
 
     def _set_shapes(self, shapes: dict[str, Shape]) -> None:
@@ -164,11 +152,11 @@ class EngineSession:
                 return value.address
             buffer.reserve(value.nbytes)
             driver = self._driver
-            driver.memcpy_dtod_async(buffer.address, value.address, value.nbytes, self._stream)
+            driver.memcpy_dtod_async(buffer.address, value.address, value.nbytes, self._stream.raw)
         else:
             buffer.reserve(value.nbytes)
             buffer.array(value.shape, tensor.dtype)[...] = value
-            buffer.upload(self._stream)
+            buffer.upload(self._stream.raw)
         return buffer.address
 
     def _record(self, key: object) -> None:
@@ -186,13 +174,6 @@ class EngineSession:
     def _enqueue(self) -> None:
         done = self._context.execute_async_v3(self.stream)
         self._require(done, "the engine fails when it runs")
-
-    @contextmanager
-    def _timed(self, part: int) -> Iterator[None]:
-        begin, end = self._marks[part]
-        begin.record(self._stream)
-        yield
-        end.record(self._stream)
 
     def _require(self, done: bool, otherwise: str) -> None:
         if not done:

@@ -71,10 +71,11 @@ class GpuBuffer:
 
     def free(self) -> None:
         """Give the memory back. Safe to call twice."""
-        if self._memory is not None:
-            self._memory.free()
-        if self._host is not None:
-            allocation: PagelockedHostAllocation = self._host.base  # type: ignore[assignment]
-            allocation.free()
+        memory, host = self._memory, self._host
         self._memory = self._host = None
         self._size = 0
+        if memory is not None:
+            memory.free()
+        if host is not None:
+            allocation: PagelockedHostAllocation = host.base  # type: ignore[assignment]
+            allocation.free()
