@@ -35,10 +35,11 @@ def command(
 ) -> None:
     """Prove that two FILES hold the same network.
 
-    Each may be a checkpoint, fused weights or an ONNX model (.onnx). Without FILES, the current
-    model's fused weights are held against its training checkpoint, and each of its ONNX models
-    against the fused weights. --eps, --family and --ema say how to read FILES that are
-    checkpoints; one of them has to hold the average of --ema. Exit code 3 where a proof fails.
+    Each may be a checkpoint, fused weights, an ONNX model (.onnx) or an engine (.engine), which
+    needs its GPU. Without FILES, the current model's fused weights are held against its training
+    checkpoint, and each of its ONNX models against the fused weights. --eps, --family and --ema say
+    how to read FILES that are checkpoints; one of them has to hold the average of --ema. Exit code
+    3 where a proof fails.
     """
     if len(files) not in (0, 2):
         raise click.UsageError("give two files, or none for the current model.")

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.load import read_engine
+from ..engine.load import EngineFile
 from ..errors import UserError
 from .engine_contexts import Contexts, make_contexts
 from .engine_io import read_tensors
@@ -44,17 +43,17 @@ class _Live:
 
 
 class EngineRunner:
-    """One execution context on the first GPU; use it in a ``with``, or ``close`` it.
+    """An engine in one execution context on the first GPU; use it in a ``with``, or ``close`` it.
 
-    ``cuda_graph`` launches the inference as one CUDA graph, without the cost of launching every
-    kernel; it is recorded for each new input shape. ``start`` is None before the first inference.
+    ``file`` is what ``read_engine`` read. ``cuda_graph`` launches the inference as one CUDA graph,
+    without the cost of launching every kernel; it is recorded for each new input shape. ``start``
+    is None before the first inference.
 
     Raises:
-        UserError: the engine does not load here (see ``read_engine``), or pycuda does not.
+        UserError: the engine does not load here, or pycuda does not.
     """
 
-    def __init__(self, path: Path, *, cuda_graph: bool = False) -> None:
-        file = read_engine(path)
+    def __init__(self, file: EngineFile, *, cuda_graph: bool = False) -> None:
         self.artifact = file.artifact
         self.runtime = f"{file.artifact.flavour} {file.artifact.precision}"
         self.start: Start | None = None

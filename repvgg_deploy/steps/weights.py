@@ -29,7 +29,7 @@ from ..reparam.find import find_blocks, pick_families
 #: Pixels a side of the images that a proof makes up: the smallest power of two at which the last
 #: stage of a RepVGG still sees more than one pixel.
 PROOF_SIZE = 64
-TORCH_DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
+TORCH_DTYPE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
