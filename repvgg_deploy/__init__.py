@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .reparam.family import BlockFamily, Branch, conv_bn, norm
     from .reparam.modules.fuse import FusedModule, LeftModule, ModuleFusion, fuse, fuse_modules
+    from .serving.in_process import Engine
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BlockFamily": "reparam.family",
     "Branch": "reparam.family",
+    "Engine": "serving.in_process",
     "FusedModule": "reparam.modules.fuse",
     "LeftModule": "reparam.modules.fuse",
     "ModuleFusion": "reparam.modules.fuse",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "BlockFamily",
     "Branch",
+    "Engine",
     "FusedModule",
     "LeftModule",
     "ModuleFusion",

@@ -13,6 +13,7 @@ EXTRAS = {
     "tensorrt_rtx": ("rtx", "building TensorRT-RTX engines, on a machine with or without a GPU"),
     "tensorrt": ("tensorrt", "building and running TensorRT engines on this machine's GPU"),
     "pycuda": ("tensorrt", "running TensorRT engines"),
+    "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

@@ -12,12 +12,17 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..engine.gpu import this_gpu
 
-_PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxsim", "numpy")
+_PACKAGES = (
+    "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxsim", "numpy", "tensorrt",
+    "tensorrt-rtx-cu13", "pycuda",
+)  # fmt: skip
 
 
 def environment(threads: int) -> dict[str, Any]:
     """JSON-ready; a thing that this machine does not tell is None."""
+    gpu = this_gpu()
     return {
         "tool": f"repvgg-deploy {__version__}",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -28,7 +33,8 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": None if gpu is None else gpu.name,
+        "driver_cuda": None if gpu is None else gpu.cuda,
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 

@@ -31,7 +31,9 @@ from .console import made, print_json, say, spinner, uninterrupted
     "--runtime",
     "runtimes",
     multiple=True,
-    type=click.Choice(["torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda"]),
+    type=click.Choice(
+        ["torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda", "tensorrt", "rtx"]
+    ),
     help="Measure on this runtime only; may be repeated. [default: all that are usable]",
 )
 @options.image_size
@@ -52,7 +54,8 @@ def command(
 
     Latency and throughput on every runtime present, the networks taking turns in one process. The
     unfused network appears raw and with conv-BN folded, which any deployment has anyway.
-    Image size: --size, else that of the exported ONNX model, else as export chooses it.
+    Image size: --size, else that of the exported ONNX model, else as export chooses it. Engines are
+    measured where they can run, at their own size and precision.
     """
     with spinner("loading") as elapsed:
         with uninterrupted():

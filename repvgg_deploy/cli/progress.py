@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ..steps.bench import Progress as Report
+from ..steps.contest import Progress as Report
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def command(
 ) -> None:
     """Prove that two FILES hold the same network, or check a whole folder.
 
-    Each of two FILES may be a checkpoint, fused weights, an ONNX model (.onnx) or an engine. --eps,
-    --family and --ema say how to read checkpoints; one of them has to hold the average of --ema.
+    Each of two FILES may be a checkpoint, fused weights, an ONNX model (.onnx) or an engine
+    (.engine), which needs its GPU. --eps, --family and --ema say how to read checkpoints; one of
+    them has to hold the average of --ema.
 
     A folder such as engines/ckpt, or nothing for the current model, is checked from the checkpoint
     to the engines: every hash, what each file was made from, every stored proof; and the proofs

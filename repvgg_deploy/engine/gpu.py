@@ -25,11 +25,26 @@ class Gpu:
     cuda: str
 
 
+def driver() -> ctypes.CDLL | None:
+    """The CUDA driver's own library, None where none is installed."""
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def absence() -> str:
+    """Why ``this_gpu`` found none: no driver, or a driver that sees no device."""
+    cuda = driver()
+    if cuda is None:
+        return "no CUDA driver is installed here"
+    return f"the CUDA driver here sees no GPU (cuInit says error {cuda.cuInit(0)})"
+
+
 def this_gpu() -> Gpu | None:
     """The first device that CUDA sees; None where there is no driver or no device."""
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
+    cuda = driver()
+    if cuda is None:
         return None
     device, version = ctypes.c_int(), ctypes.c_int()
     if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):

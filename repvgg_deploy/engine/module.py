@@ -62,6 +62,10 @@ class TensorIOMode(Protocol):
     OUTPUT: api.Member
 
 
+class TensorLocation(Protocol):
+    DEVICE: api.Member
+
+
 class Severity(Protocol):
     """Nested in ``ILogger``, as ``ILogger.Severity``; ``Logger`` has its members too."""
 
@@ -95,6 +99,8 @@ class TensorRT(Protocol):
     def LayerInformationFormat(self) -> LayerInformationFormat: ...
     @property
     def TensorIOMode(self) -> TensorIOMode: ...
+    @property
+    def TensorLocation(self) -> TensorLocation: ...
     @property
     def Logger(self) -> Severity: ...
     @property

@@ -48,8 +48,24 @@ class ComputeCapability(Protocol):
     def __members__(self) -> Mapping[str, api.Member]: ...
 
 
+class CudaGraphStrategy(Protocol):
+    DISABLED: api.Member
+    WHOLE_GRAPH_CAPTURE: api.Member
+
+
+class DynamicShapesKernelSpecializationStrategy(Protocol):
+    LAZY: api.Member
+    EAGER: api.Member
+
+
 class TensorRTRTX(TensorRT, Protocol):
     """``import tensorrt_rtx``"""
 
     @property
     def ComputeCapability(self) -> ComputeCapability: ...
+    @property
+    def CudaGraphStrategy(self) -> CudaGraphStrategy: ...
+    @property
+    def DynamicShapesKernelSpecializationStrategy(
+        self,
+    ) -> DynamicShapesKernelSpecializationStrategy: ...

@@ -14,7 +14,7 @@ from ..errors import UserError
 #: The candidate may be this many times as far from the truth as the reference is itself.
 RATIO_LIMIT = 8.0
 #: Relative error that one correctly rounded operation can make (IEEE 754, round to nearest).
-UNIT_ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
+UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 #: A channel this much quieter than the average one counts as silent.
 _SILENT = 1e-6
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..bench.stats import Ratio
-from ..steps.bench import BenchResult, Contest
+from ..steps.bench import BenchResult
+from ..steps.contest import Contest
 from .text import table
 
 _HEADER = (

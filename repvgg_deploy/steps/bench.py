@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..artifacts import OnnxArtifact, read_sidecar, write_json
 from ..bench.environment import environment
-from ..bench.measure import measure
-from ..bench.stats import INTERVAL_SAMPLES, Ratio, Summary, speedup, summarize
+from ..bench.stats import INTERVAL_SAMPLES
 from ..errors import UserError
 from ..export.graph import to_onnx
 from ..models.baseline import fold_conv_bn
@@ -22,32 +20,16 @@ from ..models.network import RepVGG
 from ..optional import available
 from ..runners.onnx_runtime import PROVIDERS, OrtRunner
 from ..runners.protocol import Runner
-from ..runners.torch_network import TorchRunner, no_tf32
+from ..runners.torch_network import TorchRunner
 from ..workspace import ModelFolder
+from .bench_engines import BuildLike, EngineBench, engine_runtimes
+from .contest import FOLDED, FUSED, RAW, Contest, Progress, hold_contest
 from .export import default_image_size
 from .verify import source_checkpoint
-from .weights import Network, Reading, read_weights
+from .weights import Reading, read_weights
 
-RAW, FOLDED, FUSED = "unfused", "unfused, conv-BN folded", "fused"
-RUNTIMES = ("torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda")
-
-#: (runtime, batch, share of the duration that is over)
-Progress = Callable[[str, int, float], None]
-
-
-@dataclass(frozen=True)
-class Contest:
-    """The networks on one runtime at one batch size. ``seconds`` holds every single sample."""
-
-    runtime: str
-    batch: int
-    seconds: dict[str, list[float]]
-    summaries: dict[str, Summary]
-    speedups: dict[str, Ratio]
-
-    def throughput(self, network: str) -> float:
-        """Images a second at the median."""
-        return self.batch / self.summaries[network].median
+RUNTIMES = ("torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda", "tensorrt", "rtx")
+ENGINE_RUNTIMES = RUNTIMES[4:]
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,8 @@ def runtimes_present() -> list[str]:
         "torch-cuda": cuda,
         "onnxruntime-cuda": cuda and PROVIDERS["cuda"] in providers,
     }
-    return [name for name in RUNTIMES if usable[name]]
+    engines = engine_runtimes()
+    return [name for name in RUNTIMES if usable.get(name, name in engines)]
 
 
 def bench_model(
@@ -89,15 +72,18 @@ def bench_model(
     threads: int | None = None,
     runtimes: list[str] | None = None,
     image_size: tuple[int, int] | None = None,
+    build_like: BuildLike | None = None,
     progress: Progress = lambda runtime, batch, share: None,
 ) -> BenchResult:
     """Measure the current networks; write ``bench.json`` with every sample.
 
     ``duration`` is in seconds, for each runtime and batch size; ``threads`` None: one a core.
-    ``image_size`` (height, width) defaults to the exported ONNX model's.
+    ``image_size`` (height, width) defaults to the exported ONNX model's; engines have their own.
+    ``build_like`` builds the unfused engines; without it the fused ones are measured alone.
 
     Raises:
-        UserError: a runtime that is not here, or a checkpoint that is gone or has changed.
+        UserError: a runtime that is not here, a checkpoint that is gone or has changed, or an
+            engine whose runtime was asked for and that cannot be measured.
     """
     present = runtimes_present()
     for name in runtimes or []:
@@ -115,13 +101,23 @@ def bench_model(
         networks = {RAW: train, FOLDED: fold_conv_bn(train), **networks}
     else:
         notes.append("the checkpoint was fused already, so there is no unfused network to compare")
-    notes += [f"{engine.name}: not measured, it needs a GPU" for engine in folder.engine_files()]
 
     contests = []
-    for name in runtimes or present:
+    wanted = runtimes or present
+    for name in wanted:
+        if name in ENGINE_RUNTIMES:
+            continue
         for batch in batches:
             runners = dict(_runners(name, networks, size, threads))
-            contests.append(_contest(name, batch, runners, deploy, size, duration, progress))
+            shape = (batch, deploy.spec.in_channels, *size)
+            contests.append(hold_contest(name, runners, shape, duration, progress))
+    flavours = [name for name in wanted if name in ENGINE_RUNTIMES]
+    if flavours or runtimes is None:
+        unfused = {label: net for label, net in networks.items() if label != FUSED}
+        asked = runtimes is not None
+        engines = EngineBench(batches, duration, unfused, fused.sha256, build_like, asked, progress)
+        engines.run(folder, flavours)
+        contests, notes = contests + engines.contests, notes + engines.notes
     notes += [
         f"{contest.runtime}, batch {contest.batch}: fewer than {INTERVAL_SAMPLES} samples, so no "
         "interval; give a longer --duration"
@@ -142,29 +138,6 @@ def bench_model(
     )
     write_json(folder.bench, result)
     return result
-
-
-def _contest(
-    name: str,
-    batch: int,
-    runners: dict[str, Runner],
-    deploy: Network,
-    size: tuple[int, int],
-    duration: float,
-    progress: Progress,
-) -> Contest:
-    shape = (batch, deploy.spec.in_channels, *size)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    for runner in runners.values():
-        runner.load(images)
-    steps = {label: runner.step for label, runner in runners.items()}
-    with no_tf32():
-        seconds = measure(steps, duration, progress=lambda share: progress(name, batch, share))
-    speedups = {
-        label: speedup(seconds[label], seconds[FUSED]) for label in seconds if label != FUSED
-    }
-    summaries = {label: summarize(times) for label, times in seconds.items()}
-    return Contest(name, batch, seconds, summaries, speedups)
 
 
 def _runners(

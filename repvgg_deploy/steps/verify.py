@@ -1,4 +1,4 @@
-"""verify: the proof of equivalence, for any pair of checkpoint, fused network and ONNX model."""
+"""verify: the proof of equivalence, for any two of checkpoint, fused weights, ONNX and engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..artifacts import FusedArtifact, FusedOnnxArtifact, read_sidecar
 from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
+from ..engine.load import EngineFile, read_engine
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.graph import GraphProof, prove_graphs
@@ -29,9 +30,10 @@ from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
 from .fuse import refuse_images
 from .inventory import training_only
+from .verify_engine import compare_engine
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
-Subject = WeightsFile | OnnxInfo
+Subject = WeightsFile | OnnxInfo | EngineFile
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,9 @@ class Verdict:
 
 
 def open_subject(path: Path, reading: Reading = BY_ITSELF) -> Subject:
-    """A checkpoint, fused weights or ONNX model; ONNX is told by its ending."""
+    """A checkpoint, fused weights, ONNX model or engine; the last two are told by their ending."""
     if path.suffix == ".engine":
-        raise UserError(
-            f"{path}: engines cannot be verified yet, since that needs a GPU to run them; verify "
-            "the ONNX model it was built from."
-        )
+        return read_engine(path)
     return read_onnx_info(path) if is_onnx(path) else read_weights(path, reading)
 
 
@@ -97,13 +96,20 @@ def verify_pair(
         )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
+    if isinstance(candidate, EngineFile):  # sorted: an engine comes last
+        if isinstance(reference, EngineFile):
+            raise UserError(
+                f"{first}: is an engine, as is {second}; hold each against what it was built from."
+            )
+        end_to_end = compare_engine(reference, candidate, target, images)
+        return Verdict(reference.path, candidate.path, end_to_end, None, str(target))
     if isinstance(reference, WeightsFile) and isinstance(candidate, WeightsFile):
         if reference.whole is None or candidate.whole is None:
             if images is not None:
                 refuse_images((reference if reference.whole is None else candidate).path)
             return _verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
-    assert isinstance(reference, WeightsFile)  # sorted: ONNX comes last
+    assert isinstance(reference, WeightsFile)
     assert isinstance(candidate, OnnxInfo)
     return _verify_onnx(reference, candidate, target, images)
 
@@ -135,6 +141,8 @@ def _is_average(subject: Subject) -> bool:
 
 
 def _distance_from_training(subject: Subject) -> int:
+    if isinstance(subject, EngineFile):
+        return 3
     if isinstance(subject, OnnxInfo):
         return 2
     return 0 if subject.form == "train" else 1

@@ -1,0 +1,139 @@
+"""verify, of an engine: what it computes on this machine's GPU, against where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.samples import load_samples
+from ..engine.load import EngineFile
+from ..equivalence.compare import UNIT_ROUNDOFF, Comparison, compare
+from ..equivalence.samples import probe_inputs
+from ..errors import UserError
+from ..reparam.graph.files import load_model
+from ..runners.engine import EngineRunner
+from ..runners.engine_tensors import EngineTensor
+from ..runners.onnx_info import OnnxInfo
+from ..runners.onnx_reference import OnnxFloat64
+from ..runners.onnx_session import OrtSession
+from ..runners.protocol import run
+from ..runners.torch_network import TorchRunner, exact_math
+from .weights import TORCH_DTYPE, WeightsFile
+
+#: Samples of a proof, as far as the engine's batch allows.
+_SAMPLES = 8
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+Array = NDArray[np.float64]
+
+
+def compare_engine(
+    reference: WeightsFile | OnnxInfo,
+    file: EngineFile,
+    device: torch.device,
+    images: Path | None,
+) -> Comparison:
+    """The engine's output on the GPU against the float64 truth of the reference.
+
+    ``device`` is where the reference runs, if it is weights. ``images`` None: seeded noise and the
+    extremes.
+
+    Raises:
+        UserError: another input, output or precision than the reference's; or the engine does not
+            load or run here.
+    """
+    with EngineRunner(file) as engine:
+        image = engine.tensors.image
+        samples, batch = _samples(file.path, image, images)
+        if isinstance(reference, WeightsFile):
+            truth, own = _run_weights(reference, file, device, samples)
+        else:
+            truth, own = _run_onnx(reference, engine, samples)
+        output = run(engine, samples, batch)
+        try:
+            return compare("end to end", truth, own, output, _rounding(engine))
+        except UserError as error:
+            raise UserError(f"{file.path}: {error}") from error
+
+
+def _run_weights(
+    reference: WeightsFile, file: EngineFile, device: torch.device, samples: NDArray[np.float32]
+) -> tuple[Array, Array]:
+    """In float64, and in the engine's precision."""
+    network, precision = reference.network, file.artifact.precision
+    if network.spec.in_channels != samples.shape[1]:
+        raise UserError(
+            f"{file.path}: takes images of {samples.shape[1]} channels and {reference.path} of "
+            f"{network.spec.in_channels}; these are two networks."
+        )
+    if precision not in TORCH_DTYPE:
+        raise UserError(
+            f"{file.path}: is an {precision} engine, and weights cannot be run in {precision}; "
+            f"name the ONNX model that it was built from ({file.artifact.source.path})."
+        )
+    with exact_math():
+        truth = run(TorchRunner(network.build(torch.float64), device), samples)
+        return truth, run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
+
+
+def _run_onnx(
+    reference: OnnxInfo, engine: EngineRunner, samples: NDArray[np.float32]
+) -> tuple[Array, Array]:
+    """In float64, and as the model's own types have it."""
+    path, image = reference.path, engine.tensors.image
+    ours = (_PRECISIONS.get(image.dtype.name), *image.shape[1:])
+    theirs = (reference.precision, reference.channels, reference.height, reference.width)
+    if ours != theirs:
+        raise UserError(
+            f"{engine.tensors.path}: takes {image.dtype} images {image.shape[1:]}, and {path} "
+            f"{theirs[0]} images {theirs[1:]}; name the ONNX model that the engine was built from "
+            f"({engine.artifact.source.path})."
+        )
+    step = reference.batch or len(samples)
+    parts = [samples[start : start + step] for start in range(0, len(samples), step)]
+    return (
+        _outputs(OnnxFloat64(load_model(path), str(path)), reference.input, parts),
+        _outputs(OrtSession(path), reference.input, parts),
+    )
+
+
+def _outputs(model: OnnxFloat64 | OrtSession, name: str, parts: list[NDArray[np.float32]]) -> Array:
+    """The only output, [N, classes]."""
+    outputs = [next(iter(model.run({name: part}).values())) for part in parts]
+    return np.concatenate(outputs).astype(np.float64)
+
+
+def _samples(
+    engine: Path, image: EngineTensor, images: Path | None
+) -> tuple[NDArray[np.float32], int]:
+    """Samples of the engine's own size, and how many it takes at once; a whole number of batches.
+
+    Of several profiles, the one for the largest batch.
+    """
+    channels, height, width = image.shape[1:]
+    takes = max(image.ranges, key=lambda held: held.max[0])
+    least, most = takes.min[0], takes.max[0]
+    if images is None:
+        batch = max(least, min(most, _SAMPLES))
+        return probe_inputs(channels, height, width, batch * -(-_SAMPLES // batch)), batch
+    samples = load_samples(images, channels)
+    if samples.shape[2:] != (height, width):
+        raise UserError(f"{images}: {engine} takes images of {height}x{width} pixels.")
+    if len(samples) < least:
+        raise UserError(f"{images}: {engine} takes at least {least} images; give that many.")
+    batch = min(len(samples), most)
+    return samples[: len(samples) - len(samples) % batch], batch
+
+
+def _rounding(engine: EngineRunner) -> str:
+    """The precision whose rounding the engine may show at least."""
+    precision = engine.artifact.precision
+    if precision == "fp32" and engine.artifact.options.get("tf32") is True:
+        return "tf32"
+    if precision in UNIT_ROUNDOFF:
+        return precision
+    return _PRECISIONS.get(engine.tensors.image.dtype.name, "fp32")
