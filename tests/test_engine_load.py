@@ -95,7 +95,7 @@ def no_runtime(path: Path, machine: Machine) -> None:
         (truncate, "is not the file that fp32.tensorrt.engine.json describes"),
         (lose_the_sidecar, r"fp32.tensorrt.engine.json: no such file"),
         (damage_the_sidecar, "is damaged"),
-        (unknown_flavour, "its flavour is '../../openvino'"),
+        (unknown_flavour, "'../../openvino' is no flavour of TensorRT"),
         (another_version, "does not load here.*10.13.0.*11.4.0.*export it again"),
         (another_gpu, "does not load here.*sm86.*Fake GPU.*sm89"),
         (unknown_to_tensorrt, "does not load it: .*TensorRT said: .*magic tag does not match"),

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from repvgg_deploy import Engine, UserError
+from repvgg_deploy.runners import dlpack
 
 from .engine_files import Machine, doubling, fake_machine
 from .fake_dlpack import OnTheGpu
@@ -259,3 +260,13 @@ def test_an_engine_of_another_machine_is_refused(machine: Machine, tmp_path: Pat
     path = machine.engine(tmp_path / "x.engine", doubling(), targets=["sm75"])
     with pytest.raises(UserError, match="does not load here"):
         Engine(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (4, 1, 1, 5), (2, 3, 4, 5), (0, 3, 4, 5)])
+def test_strides_of_one_element_do_not_matter(shape: tuple[int, ...]) -> None:
+    """torch gives them as 1. A real capsule of it, of memory on the CPU: the struct is the same."""
+    array = dlpack._on_the_gpu(torch.zeros(shape, dtype=torch.float16).__dlpack__())
+    assert (array.shape, array.dtype) == (shape, np.dtype("float16"))
+    turned = torch.zeros((2, 3, 4, 5)).to(memory_format=torch.channels_last)
+    with pytest.raises(UserError, match="is not contiguous"):
+        dlpack._on_the_gpu(turned.__dlpack__())

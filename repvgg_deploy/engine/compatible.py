@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 
 from ..artifacts import EngineArtifact
-from .flavour import MODULES
+from .flavour import MODULES, NAMES
 from .gpu import Gpu, this_gpu, this_platform
-from .plan import NAMES, Plan
+from .plan import Plan
 
 #: Numbers of a version that have to be the same.
 _COMPARED = {"tensorrt": 4, "rtx": 3}

@@ -14,6 +14,8 @@ from .options import BuildOptions
 
 #: Name of the flavour -> Python module.
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+#: Name of the flavour -> what it is called in sentences.
+NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 
 
 class NoTensorRT(UserError):

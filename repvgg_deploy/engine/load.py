@@ -9,19 +9,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-from ..artifacts import EngineArtifact, read_sidecar, sidecar_path
+from ..artifacts import EngineArtifact, read_sidecar
 from ..errors import UserError
 from ..files import read_error
 from ..optional import require
 from . import api
 from .compatible import differences
+from .flavour import MODULES, NAMES
 from .gpu import Gpu, absence, this_gpu
 from .logger import make_logger
 from .messages import explain
 from .module import TensorRT
 
-#: flavour -> (its Python module, its name in sentences)
-FLAVOURS = {"tensorrt": ("tensorrt", "TensorRT"), "rtx": ("tensorrt_rtx", "TensorRT-RTX")}
 #: CUDA versions that TensorRT's packages are named after, as in tensorrt_cu13.
 _CUDA_MAJORS = range(12, 16)
 
@@ -118,12 +117,7 @@ def read_engine(path: Path) -> EngineFile:
             installed; no GPU; or the engine is for another version, GPU or system.
     """
     artifact = read_sidecar(path, EngineArtifact)
-    if artifact.flavour not in FLAVOURS:
-        raise UserError(
-            f"{sidecar_path(path)}: is damaged (its flavour is {artifact.flavour!r}); "
-            "export the engine again."
-        )
-    module, name = FLAVOURS[artifact.flavour]
+    module, name = MODULES[artifact.flavour], NAMES[artifact.flavour]
     gpu = this_gpu()
     if gpu is None:
         raise UserError(
@@ -152,7 +146,7 @@ def read_engine(path: Path) -> EngineFile:
 
 
 def _name(artifact: EngineArtifact) -> str:
-    return FLAVOURS[artifact.flavour][1]
+    return NAMES[artifact.flavour]
 
 
 def _needed_cuda(module: str) -> int | None:

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UserError
-
-#: Names of the two flavours.
-NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+from .flavour import NAMES
 
 MAGICS = (b"ftrt", b"vtrt", b"ptrt")
 

@@ -6,14 +6,18 @@ Layout of the struct: DLPack's dlpack.h, version 0.x, which every library still 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..optional import require
+
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
 
 #: DLDeviceType: CPU, CUDA's page-locked host memory and CUDA's managed memory, which numpy reads.
 _CPU_LIKE = {1, 3, 13}
@@ -52,7 +56,14 @@ class DeviceArray:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
-def from_dlpack(array: Any, stream: int) -> NDArray[Any] | DeviceArray:
+class HasDLPack(Protocol):
+    """What the Python array API standard asks of an array that others can read."""
+
+    def __dlpack__(self, *, stream: int | None = ...) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+def from_dlpack(array: HasDLPack, stream: int) -> NDArray[Any] | DeviceArray:
     """An object with ``__dlpack__``; nothing is copied.
 
     ``stream`` is the handle of the CUDA stream that will read it: the library lets that wait for
@@ -81,18 +92,23 @@ def _on_the_gpu(capsule: object) -> DeviceArray:
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _Tensor.from_address(get(capsule, b"dltensor"))
     shape = tuple(tensor.shape[: tensor.ndim])
-    if tensor.strides and tuple(tensor.strides[: tensor.ndim]) != _contiguous(shape):
+    if tensor.strides and not _is_contiguous(shape, tensor.strides[: tensor.ndim]):
         raise UserError("an input on the GPU is not contiguous; make it so, as by .contiguous().")
     address = (tensor.data or 0) + tensor.byte_offset
     return DeviceArray(address, shape, _dtype(tensor), capsule)
 
 
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a C-contiguous array, in elements."""
-    strides = [1]
-    for side in reversed(shape[1:]):
-        strides.insert(0, strides[0] * side)
-    return tuple(strides[: len(shape)])
+def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the strides, in elements, are those of a C-contiguous array.
+
+    A dimension of one element may have any: torch gives it 1, whatever follows.
+    """
+    step = 1
+    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if side > 1 and stride != step:
+            return False
+        step *= side
+    return True
 
 
 def _dtype(tensor: _Tensor) -> np.dtype[Any]:

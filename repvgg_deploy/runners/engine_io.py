@@ -7,21 +7,14 @@ from typing import Any
 import numpy as np
 
 from ..engine.load import LoadedEngine
+from ..engine.precision import type_names
 from ..errors import UserError
 from ..optional import require
 from .engine_tensors import EngineTensor, EngineTensors, Range, Shape
 
-#: TensorRT's element types as numpy knows them, and those that only ml_dtypes brings.
-_NUMPY = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
-_ML_DTYPES = {"BF16": "bfloat16", "FP8": "float8_e4m3fn"}
+#: Types that numpy has under another name, and those that only ml_dtypes brings.
+_NUMPY = {"fp32": "float32", "fp16": "float16"}
+_ML_DTYPES = {"bf16": "bfloat16", "fp8": "float8_e4m3fn"}
 
 
 def read_tensors(loaded: LoadedEngine) -> EngineTensors:
@@ -59,12 +52,12 @@ def _ranges(loaded: LoadedEngine, name: str, shape: Shape) -> tuple[Range, ...]:
 
 
 def _dtype(loaded: LoadedEngine, name: str) -> np.dtype[Any]:
-    member, types = loaded.engine.get_tensor_dtype(name), loaded.trt.DataType
-    for theirs, ours in _NUMPY.items():
-        if member == getattr(types, theirs):
-            return np.dtype(ours)
-    for theirs, ours in _ML_DTYPES.items():
-        if member == getattr(types, theirs):
-            found: np.dtype[Any] = np.dtype(getattr(require("ml_dtypes"), ours))
-            return found
-    raise UserError(f"{loaded.path}: {name!r} is of the type {member}, which numpy does not have.")
+    member = loaded.engine.get_tensor_dtype(name)
+    ours = type_names(loaded.trt).get(member)
+    if ours is None:
+        raise UserError(
+            f"{loaded.path}: {name!r} is of the type {member}, which numpy does not have."
+        )
+    if ours in _ML_DTYPES:
+        require("ml_dtypes")  # numpy knows its names from then on
+    return np.dtype(_ML_DTYPES.get(ours) or _NUMPY.get(ours, ours))

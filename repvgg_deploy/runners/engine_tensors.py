@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import UserError
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class EngineTensors:
             )
         return self.inputs[0]
 
-    def by_name(self, given: Any) -> Mapping[str, Any]:
+    def by_name(self, given: T | Mapping[str, T]) -> Mapping[str, T]:
         """``given`` if it maps names to arrays; else as the array of the only input.
 
         Raises:

@@ -11,8 +11,9 @@ from pathlib import Path
 import onnx
 
 from ..artifacts import EngineArtifact, read_sidecar
+from ..engine.flavour import MODULES
 from ..engine.gpu import this_gpu
-from ..engine.load import FLAVOURS, read_engine
+from ..engine.load import read_engine
 from ..errors import UserError
 from ..export.graph import to_onnx
 from ..models.network import RepVGG
@@ -30,7 +31,7 @@ def engine_runtimes() -> list[str]:
     """The flavours that can run here: a GPU, the runtime and pycuda are there."""
     if this_gpu() is None or available("pycuda.driver") is None:
         return []
-    return [flavour for flavour, (module, _) in FLAVOURS.items() if available(module) is not None]
+    return [flavour for flavour, module in MODULES.items() if available(module) is not None]
 
 
 @dataclass
@@ -138,6 +139,5 @@ def _missing(flavour: str) -> str:
     """What this machine lacks to run engines of that flavour."""
     if this_gpu() is None:
         return "it needs a GPU"
-    module = FLAVOURS[flavour][0] if flavour in FLAVOURS else flavour
-    lacking = [name for name in (module, "pycuda.driver") if available(name) is None]
+    lacking = [name for name in (MODULES[flavour], "pycuda.driver") if available(name) is None]
     return f"{' and '.join(lacking) or flavour} cannot be imported here"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..artifacts import EngineArtifact, read_sidecar, sidecar_path
 from ..engine.compatible import Machine, Verdict, judge, judge_plan, same_version, this_machine
 from ..engine.engine_file import EngineFile, read_engine_file
-from ..engine.plan import NAMES
+from ..engine.flavour import NAMES
 from ..errors import UserError
 from ..files import sha256_file, whole_file
 
