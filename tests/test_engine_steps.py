@@ -69,6 +69,12 @@ def machine(pipeline: Cli, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with a GPU, and an engine in the folder; from torch's view it has none."""
     machine = fake_machine(monkeypatch)
     monkeypatch.setattr("repvgg_deploy.steps.bench_engines.this_gpu", lambda: object())
+
+    def build_like(onnx: Path, path: Path, like: EngineArtifact) -> None:
+        made = {"precision": like.precision, "flavour": like.flavour, "version": like.version}
+        engine(machine, path, classifier(like.precision), **made)
+
+    monkeypatch.setattr("repvgg_deploy.steps.engine.build_like", build_like)
     engine(machine, ENGINE, classifier())
     return machine
 

@@ -61,6 +61,7 @@ def command(
         with uninterrupted():
             from ..report.bench import bench_text
             from ..steps.bench import bench_model
+            from ..steps.engine import build_like
             from ..workspace import Workspace
             from .progress import bench_progress
 
@@ -73,6 +74,7 @@ def command(
             threads=threads,
             runtimes=list(runtimes) or None,
             image_size=image_size,
+            build_like=build_like,
             progress=progress,
         )
     say(bench_text(result))

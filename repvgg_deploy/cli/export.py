@@ -14,8 +14,7 @@ from .console import made, print_json, say, spinner, uninterrupted
 from .subject import refuse_options
 
 if TYPE_CHECKING:
-    from ..engine.flavour import Flavour
-    from ..steps.engine import Companions, EngineResult
+    from ..steps.engine import Companions, EnginePlan, EngineResult
     from ..steps.export import OnnxResult
     from ..workspace import ModelFolder, Workspace
 
@@ -103,10 +102,12 @@ def _export_own(
 ) -> list[object]:
     """The engine of an ONNX model that the user brings."""
     from ..engine.flavour import choose_flavour
+    from ..steps.engine import EnginePlan
 
     chosen = choose_flavour(flavour)
     place = workspace.claim_engine(onnx, name, chosen.name)
-    return [_build_engine(onnx, place, precision, chosen, build, companions).artifact]
+    plan = EnginePlan(onnx, place, precision, chosen, build, reference=onnx)
+    return [_build_engine(plan, companions).artifact]
 
 
 def _export_model(
@@ -120,7 +121,8 @@ def _export_model(
 ) -> list[object]:
     """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model."""
     from ..engine.flavour import NoTensorRT, choose_flavour
-    from ..steps.engine import check_request, quantized_onnx
+    from ..steps.engine import EnginePlan, check_request, quantized_onnx
+    from ..steps.engine_proof import pick_reference
 
     missing: NoTensorRT | None = None
     if trt is not None:
@@ -137,7 +139,9 @@ def _export_model(
     if trt is not None:
         onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else results[trt].path
         place = folder.engine(onnx, chosen.name)
-        artifacts.append(_build_engine(onnx, place, trt, chosen, build, companions).artifact)
+        reference = pick_reference(trt, folder.fused, onnx)
+        plan = EnginePlan(onnx, place, trt, chosen, build, reference)
+        artifacts.append(_build_engine(plan, companions).artifact)
     return artifacts
 
 
@@ -171,33 +175,23 @@ def _write_onnx(
     return results
 
 
-def _build_engine(
-    onnx: Path,
-    place: Path,
-    precision: str,
-    chosen: Flavour,
-    build: BuildOptions,
-    companions: Companions,
-) -> EngineResult:
+def _build_engine(plan: EnginePlan, companions: Companions) -> EngineResult:
     from ..report.engine import built_text
     from ..steps.engine import export_engine
 
-    say(f"{chosen.name} {chosen.version}: {chosen.reason}")
-    with spinner(f"building the {chosen.name} engine") as elapsed:
+    flavour = plan.flavour
+    say(f"{flavour.name} {flavour.version}: {flavour.reason}")
+    with spinner(f"building the {flavour.name} engine") as elapsed:
         result = export_engine(
-            onnx,
-            place,
-            precision,
-            chosen,
-            build,
-            companions,
-            warn=lambda message: say(f"{chosen.name} warns: {message}"),
+            plan, companions, warn=lambda message: say(f"{flavour.name} warns: {message}")
         )
     if result.set_aside is not None:
         say(
             f"note: {companions.timing_cache}: the timing cache there is of another TensorRT or "
             f"GPU, or damaged, so it was not used; it lies at {result.set_aside} now."
         )
+    if result.unproved and flavour.gpu is not None:
+        say(f"note: the engine was not run: {result.unproved}")
     made(result.path, elapsed, built_text(result.artifact))
     return result
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 #: Precisions of a strongly typed engine; the last two need a Q/DQ ONNX model.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
@@ -40,3 +42,9 @@ class BuildOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     refittable: bool = False
+
+
+def options_from_dict(data: Mapping[str, Any]) -> BuildOptions:
+    """Of what dataclasses.asdict made, be it through JSON."""
+    profiles = tuple(Profile(**profile) for profile in data["profiles"])
+    return BuildOptions(**{**data, "profiles": profiles, "targets": tuple(data["targets"])})

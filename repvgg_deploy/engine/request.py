@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .options import BuildOptions, Profile
+from .options import BuildOptions, options_from_dict
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,7 @@ class BuildRequest:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BuildRequest:
         """Of what dataclasses.asdict made."""
-        options = dict(data.pop("options"))
-        options["profiles"] = tuple(Profile(**profile) for profile in options["profiles"])
-        options["targets"] = tuple(options["targets"])
-        return cls(**data, options=BuildOptions(**options))
+        return cls(**{**data, "options": options_from_dict(data["options"])})
 
 
 @dataclass(frozen=True)

@@ -17,4 +17,11 @@ def built_text(artifact: EngineArtifact) -> str:
     where = ", ".join(artifact.targets)
     if artifact.gpu is not None:
         where = f"{artifact.gpu['name']} ({where})"
-    return f"{artifact.precision} in {typed} of {total}, for {where}; built, not run"
+    return f"{artifact.precision} in {typed} of {total}, for {where}; {_proof_text(artifact)}"
+
+
+def _proof_text(artifact: EngineArtifact) -> str:
+    if artifact.proof is None:
+        return "built, not run"
+    check = artifact.proof["checks"][0]
+    return f"run on this GPU: error ratio {check['ratio']:.2f} (limit {check['limit']:g})"

@@ -9,6 +9,8 @@ from typing import Any
 from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
 from ..engine.compatible import judge, this_machine
 from ..optional import available
+from ..workspace import ModelFolder
+from .engine_proof import pick_reference
 from .verify import Verdict, average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading
 
@@ -79,6 +81,9 @@ def prove_again(
         verdict = judge(artifact, this_machine(artifact.flavour))
         if not verdict.loads:
             return None, f"the engine {verdict.sentence}"
+        weights = ModelFolder(path.parent).fused
+        if artifact.lineage and artifact.lineage[0]["path"] == weights.name:
+            source = pick_reference(artifact.precision, weights, source)
     elif not isinstance(artifact, FusedArtifact) and available("onnxruntime") is None:
         return None, "ONNX Runtime is not installed"
     return _prove(source, path, reading, again)

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from ..artifacts import EngineArtifact, OnnxArtifact, Source, lineage, read_sidecar, store
-from ..engine.flavour import Flavour, check_supported
+from ..engine.flavour import Flavour, check_supported, choose_flavour
 from ..engine.gpu import this_platform
-from ..engine.options import BuildOptions
+from ..engine.options import BuildOptions, options_from_dict
 from ..engine.process import build_in_process
 from ..engine.request import BuildReport, BuildRequest
 from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import check_targets, known_targets
 from ..errors import UserError
-from ..files import sha256_file, whole_file
+from ..files import make_folder, sha256_file, whole_file
 from ..reparam.graph.files import read_proto
 from ..workspace import ModelFolder
+from .build_log import Heard, log_file
+from .engine_proof import EngineProof, prove_engine
 
 
 @dataclass(frozen=True)
 class EngineResult:
-    """``set_aside`` is where a timing cache went that this TensorRT could not use."""
+    """``set_aside`` is where a timing cache went that this TensorRT could not use.
+
+    ``unproved`` says why the engine was built but not run, empty where it was.
+    """
 
     path: Path
     artifact: EngineArtifact
-    reason: str
     set_aside: Path | None
+    unproved: str
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """``onnx``, a model of ``precision``, becomes ``engine``.
+
+    ``reference`` is what the engine is held against where it can run; None: it is not run.
+    """
+
+    onnx: Path
+    engine: Path
+    precision: str
+    flavour: Flavour
+    options: BuildOptions
+    reference: Path | None
 
 
 @dataclass(frozen=True)
@@ -79,125 +98,106 @@ def quantized_onnx(folder: ModelFolder, precision: str) -> Path:
 
 
 def export_engine(
-    onnx: Path,
-    engine: Path,
-    precision: str,
-    flavour: Flavour,
-    options: BuildOptions,
-    companions: Companions,
-    warn: Callable[[str], None],
+    plan: EnginePlan, companions: Companions, warn: Callable[[str], None]
 ) -> EngineResult:
-    """Build ``engine`` from an ONNX model of that precision; with its sidecar, whole or not at all.
+    """Build the engine; it and its sidecar appear whole or not at all.
 
-    ``warn`` gets each of the builder's warnings once, as it comes.
+    Where this machine can run it, it runs against what it was made from first. ``warn`` gets each
+    of the builder's warnings once, as it comes.
 
     Raises:
         UserError: the model or an option does not fit this TensorRT, or the builder fails.
-        CheckFailed: the model is of another precision.
+        CheckFailed: the model is of another precision, or the engine computes something else.
     """
-    check_supported(flavour, options, companions.timing_cache)
-    read_proto(onnx)  # refuses what is no ONNX model, and external data outside its folder
-    heard = _Heard(warn)
-    with _log_file(companions.build_log, heard):
-        return _Build(onnx, engine, precision, flavour, options).run(companions.timing_cache, heard)
-
-
-class _Heard:
-    """What the builder said: every line for the log, each warning once."""
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self.log: list[str] = []
-        self.warnings: list[str] = []
-        self._warn, self._start = warn, time.perf_counter()
-
-    def __call__(self, severity: str, message: str) -> None:
-        seconds = time.perf_counter() - self._start
-        self.log.append(f"{seconds:10.3f} s  {severity:7}  {message}\n")
-        if severity == "warning" and message not in self.warnings:
-            self.warnings.append(message)
-            self._warn(message)
-
-
-@contextmanager
-def _log_file(path: Path | None, heard: _Heard) -> Iterator[None]:
-    """Writes the log at the end, of a failed build above all."""
-    if path is None:
-        yield
-        return
-    failure: BaseException | None = None
-    with whole_file(path) as temporary:
-        try:
-            yield
-        except BaseException as error:
-            failure = error
-        temporary.write_text("".join(heard.log), encoding="utf-8")
-    if failure is not None:
-        raise failure
-
-
-@dataclass(frozen=True)
-class _Build:
-    """One build, of the files and settings it is made from."""
-
-    onnx: Path
-    engine: Path
-    precision: str
-    flavour: Flavour
-    options: BuildOptions
-
-    def run(self, timing_cache: Path | None, heard: _Heard) -> EngineResult:
-        if timing_cache is None:
-            return self._build(None, None, heard)
-        with whole_file(timing_cache) as new_cache:
-            earlier = timing_cache if timing_cache.exists() else None
-            result = self._build(earlier, new_cache, heard)
+    cache = companions.timing_cache
+    check_supported(plan.flavour, plan.options, cache)
+    read_proto(plan.onnx)  # refuses what is no ONNX model, and external data outside its folder
+    heard = Heard(warn)
+    with log_file(companions.build_log, heard):
+        if cache is None:
+            return _build(plan, None, None, heard)
+        with whole_file(cache) as new_cache:
+            result = _build(plan, cache if cache.exists() else None, new_cache, heard)
             if result.set_aside is not None:
-                timing_cache.replace(result.set_aside)
+                cache.replace(result.set_aside)
         return result
 
-    def _build(self, earlier: Path | None, new_cache: Path | None, heard: _Heard) -> EngineResult:
+
+def build_like(onnx: Path, engine: Path, like: EngineArtifact) -> None:
+    """Build another network's engine as ``like`` was built, so that the two can be compared.
+
+    Raises:
+        UserError: the flavour is not here, its options are not known, or the builder fails.
+    """
+    flavour = choose_flavour(like.flavour)
+    try:
+        options = options_from_dict(like.options)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{like.file}: its sidecar does not hold the options it was built with; "
+            "export it again."
+        ) from error
+    plan = EnginePlan(onnx, engine, like.precision, flavour, options, reference=None)
+    export_engine(plan, Companions(), warn=lambda message: None)
+
+
+def _build(
+    plan: EnginePlan, cache: Path | None, new_cache: Path | None, heard: Heard
+) -> EngineResult:
+    """Build into a folder of its own beside ``plan.engine``, prove it there, move it here."""
+    make_folder(plan.engine.parent)
+    with tempfile.TemporaryDirectory(dir=plan.engine.parent, prefix=".engine.") as folder:
+        staged = Path(folder) / plan.engine.name
         reports: list[BuildReport] = []
 
         def write(temporary: Path) -> None:
             request = BuildRequest(
-                module=self.flavour.module,
-                onnx=str(self.onnx),
+                module=plan.flavour.module,
+                onnx=str(plan.onnx),
                 engine=str(temporary),
-                precision=self.precision,
-                options=self.options,
-                timing_cache=None if earlier is None else str(earlier),
+                precision=plan.precision,
+                options=plan.options,
+                timing_cache=None if cache is None else str(cache),
                 new_cache=None if new_cache is None else str(new_cache),
             )
             reports.append(build_in_process(request, heard))
 
-        artifact = store(
-            self.engine, write, lambda sha256: self._describe(sha256, reports[0], heard.warnings)
+        built = store(
+            staged, write, lambda sha256: _describe(plan, sha256, reports[0], heard.warnings)
         )
-        unused = None if earlier is None or reports[0].cache_fits else earlier
-        set_aside = None if unused is None else unused.with_name(f"{unused.name}.set-aside")
-        return EngineResult(self.engine, artifact, self.flavour.reason, set_aside)
+        proof = EngineProof(None, "not asked for")
+        if plan.reference is not None:
+            proof = prove_engine(staged, built, plan.reference)
+        artifact = replace(built, proof=proof.record)
+        store(plan.engine, staged.replace, lambda sha256: artifact)
+    unused = None if reports[0].cache_fits else cache
+    set_aside = None if unused is None else unused.with_name(f"{unused.name}.set-aside")
+    return EngineResult(plan.engine, artifact, set_aside, proof.reason)
 
-    def _describe(self, sha256: str, report: BuildReport, warnings: list[str]) -> EngineArtifact:
-        rtx, gpu = self.flavour.name == "rtx", self.flavour.gpu
-        beside = self.onnx.parent.resolve() == self.engine.parent.resolve()
-        path = self.onnx.name if beside else str(self.onnx.resolve())
-        return EngineArtifact(
-            file=self.engine.name,
-            sha256=sha256,
-            source=Source(path, sha256_file(self.onnx)),
-            lineage=[asdict(made_from) for made_from in lineage(self.onnx)],
-            flavour=self.flavour.name,
-            version=report.version,
-            platform=this_platform(),
-            targets=report.targets if rtx or gpu is None else [gpu.capability],
-            gpu=None if rtx or gpu is None else asdict(gpu),
-            precision=self.precision,
-            layers=report.layers,
-            inspected=report.inspected,
-            inputs=report.inputs,
-            outputs=report.outputs,
-            profiles=report.profiles,
-            options=asdict(self.options),
-            warnings=warnings,
-            proof=None,
-        )
+
+def _describe(
+    plan: EnginePlan, sha256: str, report: BuildReport, warnings: list[str]
+) -> EngineArtifact:
+    rtx, gpu = plan.flavour.name == "rtx", plan.flavour.gpu
+    beside = plan.onnx.parent.resolve() == plan.engine.parent.resolve()
+    path = plan.onnx.name if beside else str(plan.onnx.resolve())
+    return EngineArtifact(
+        file=plan.engine.name,
+        sha256=sha256,
+        source=Source(path, sha256_file(plan.onnx)),
+        lineage=[asdict(made_from) for made_from in lineage(plan.onnx)],
+        flavour=plan.flavour.name,
+        version=report.version,
+        platform=this_platform(),
+        targets=report.targets if rtx or gpu is None else [gpu.capability],
+        gpu=None if rtx or gpu is None else asdict(gpu),
+        precision=plan.precision,
+        layers=report.layers,
+        inspected=report.inspected,
+        inputs=report.inputs,
+        outputs=report.outputs,
+        profiles=report.profiles,
+        options=asdict(plan.options),
+        warnings=warnings,
+        proof=None,
+    )

@@ -1,0 +1,153 @@
+"""export --trt where a GPU can run the engine: real commands, behind stand-ins for the builder,
+pycuda and TensorRT's runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from repvgg_deploy.engine import compatible
+from repvgg_deploy.engine.flavour import Flavour
+from repvgg_deploy.engine.gpu import this_platform
+from repvgg_deploy.engine.request import BuildReport, BuildRequest
+from repvgg_deploy.errors import UserError
+
+from .conftest import Cli
+from .engine_files import GPU, Machine, fake_machine
+from .test_engine_steps import classifier
+
+FOLDER = Path("engines/ckpt")
+ENGINE = FOLDER / "fp16.tensorrt.engine"
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Builder:
+    """Stands for the building process; ``change`` is what it does wrong."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.change = machine, lambda logits: logits
+        self.fails = ""
+
+    def __call__(self, request: BuildRequest, say: Callable[[str, str], None]) -> BuildReport:
+        if self.fails:
+            raise UserError(self.fails)
+        data = f"engine {len(self.machine.tensorrt.engines)}".encode()
+        network = classifier(request.precision, change=self.change)
+        self.machine.tensorrt.engines[data] = network
+        Path(request.engine).write_bytes(data)
+        if request.new_cache is not None:
+            assert request.timing_cache is None or Path(request.timing_cache).exists()
+            Path(request.new_cache).write_bytes(b"fresh timings")
+        return BuildReport(
+            version=self.machine.tensorrt.__version__,
+            targets=[],
+            layers=[],
+            inspected=[],
+            inputs=[],
+            outputs=[],
+            profiles=[],
+            cache_fits=request.timing_cache is None
+            or Path(request.timing_cache).read_bytes() == b"fresh timings",
+        )
+
+
+@pytest.fixture
+def machine(cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = fake_machine(monkeypatch)
+    here = compatible.Machine(machine.tensorrt.__version__, GPU, this_platform())
+    flavour = Flavour("tensorrt", machine.tensorrt, "as the test wants it", GPU)  # type: ignore[arg-type]
+    monkeypatch.setattr("repvgg_deploy.engine.flavour.choose_flavour", lambda asked: flavour)
+    monkeypatch.setattr("repvgg_deploy.steps.engine_proof.this_machine", lambda flavour: here)
+    monkeypatch.setattr("repvgg_deploy.steps.chain_proofs.this_machine", lambda flavour: here)
+    assert cli("fuse", checkpoint).code == 0
+    return machine
+
+
+@pytest.fixture
+def builder(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Builder:
+    builder = Builder(machine)
+    monkeypatch.setattr("repvgg_deploy.steps.engine.build_in_process", builder)
+    return builder
+
+
+def export(cli: Cli, *arguments: object) -> tuple[int, str]:
+    result = cli("export", "--trt", "fp16", "--size", "32", *arguments)
+    return result.code, result.err
+
+
+def test_an_engine_is_run_before_it_appears(cli: Cli, builder: Builder) -> None:
+    code, said = export(cli)
+    assert code == 0, said
+    assert "run on this GPU: error ratio" in said
+    record = json.loads(ENGINE.with_name(f"{ENGINE.name}.json").read_text())
+    assert record["proof"]["passed"] is True
+    assert record["proof"]["checks"][0]["precision"] == "fp16"
+    assert (record["targets"], record["gpu"]["name"]) == (["sm89"], GPU.name)
+    result = cli("verify", "--json")
+    assert result.code == 0, result.err
+    found = {(c["file"], c["kind"]): c["passed"] for c in json.loads(result.out)["checks"]}
+    assert found[ENGINE.name, "stored proof"] is True
+    assert found[ENGINE.name, "proof"] is True
+
+
+def test_an_engine_of_another_network_does_not_appear(cli: Cli, builder: Builder) -> None:
+    assert export(cli)[0] == 0
+    before = ENGINE.read_bytes()
+    builder.change = lambda logits: logits * 1.5
+    code, said = export(cli)
+    assert code == 3
+    assert "the engine built from it is another network" in said
+    assert ENGINE.read_bytes() == before
+    assert not list(FOLDER.glob(".*"))
+
+
+def test_an_engine_that_cannot_run_is_kept_and_said_so(
+    cli: Cli, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder.machine.tensorrt.no_contexts = True
+    code, said = export(cli)
+    assert code == 0, said
+    assert "note: the engine was not run:" in said
+    assert "makes no execution context" in said
+    assert "built, not run" in said
+    assert ENGINE.exists()
+
+
+def test_the_timing_cache_grows(cli: Cli, builder: Builder) -> None:
+    cache = Path("timing.cache")
+    for _ in range(2):
+        code, said = export(cli, "--timing-cache", cache)
+        assert code == 0, said
+        assert cache.read_bytes() == b"fresh timings"
+        assert "set-aside" not in said
+
+
+def test_a_timing_cache_of_another_gpu_is_set_aside(cli: Cli, builder: Builder) -> None:
+    cache = Path("timing.cache")
+    cache.write_bytes(b"of another GPU")
+    code, said = export(cli, "--timing-cache", cache)
+    assert code == 0, said
+    assert "it lies at timing.cache.set-aside now" in said
+    assert Path("timing.cache.set-aside").read_bytes() == b"of another GPU"
+    assert cache.read_bytes() == b"fresh timings"
+
+
+def test_a_failed_build_leaves_the_timing_cache(cli: Cli, builder: Builder) -> None:
+    cache = Path("timing.cache")
+    cache.write_bytes(b"of another GPU")
+    builder.fails = "the builder fails."
+    code, said = export(cli, "--timing-cache", cache)
+    assert code == 1
+    assert "the builder fails" in said
+    assert cache.read_bytes() == b"of another GPU"
+    assert not list(Path().glob("*.set-aside"))
+
+
+def test_targets_are_not_tensorrts(cli: Cli, builder: Builder) -> None:
+    code, said = export(cli, "--target", "sm89")
+    assert code == 1
+    assert "--target is for TensorRT-RTX" in said
