@@ -64,7 +64,7 @@ class LoadedEngine:
 
 
 @dataclass(frozen=True)
-class CheckedEngine:
+class EngineFile:
     """An engine that should load on this machine, by its sidecar. ``data`` are its bytes."""
 
     path: Path
@@ -110,7 +110,7 @@ class CheckedEngine:
         return hashlib.sha256(self.data).hexdigest() == self.artifact.sha256
 
 
-def read_engine(path: Path) -> CheckedEngine:
+def read_engine(path: Path) -> EngineFile:
     """Read an engine that has a sidecar, after all checks that need no CUDA context.
 
     Raises:
@@ -146,7 +146,7 @@ def read_engine(path: Path) -> CheckedEngine:
             f"needs {needed}.0; install a newer driver."
         )
     try:
-        return CheckedEngine(path, artifact, trt, gpu, path.read_bytes())
+        return EngineFile(path, artifact, trt, gpu, path.read_bytes())
     except OSError as error:
         raise read_error(path, error) from error
 

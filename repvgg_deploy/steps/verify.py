@@ -13,7 +13,7 @@ from torch import Tensor
 from ..artifacts import FusedArtifact, FusedOnnxArtifact, read_sidecar
 from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
-from ..engine.load import CheckedEngine, read_engine
+from ..engine.load import EngineFile, read_engine
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.graph import GraphProof, prove_graphs
@@ -32,7 +32,7 @@ from .inventory import training_only
 from .verify_engine import compare_engine
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
-Subject = WeightsFile | OnnxInfo | CheckedEngine
+Subject = WeightsFile | OnnxInfo | EngineFile
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def verify_pair(
         )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
-    if isinstance(candidate, CheckedEngine):  # sorted: an engine comes last
-        if isinstance(reference, CheckedEngine):
+    if isinstance(candidate, EngineFile):  # sorted: an engine comes last
+        if isinstance(reference, EngineFile):
             raise UserError(
                 f"{first}: is an engine, as is {second}; hold each against what it was built from."
             )
@@ -157,7 +157,7 @@ def _is_average(subject: Subject) -> bool:
 
 
 def _distance_from_training(subject: Subject) -> int:
-    if isinstance(subject, CheckedEngine):
+    if isinstance(subject, EngineFile):
         return 3
     if isinstance(subject, OnnxInfo):
         return 2
