@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from repvgg_deploy.artifacts import EngineArtifact, read_sidecar
+from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.steps.bench import bench_model
 from repvgg_deploy.steps.weights import read_weights
@@ -222,6 +223,18 @@ def test_an_engine_against_unfused_ones_built_likewise(pipeline: Cli, machine: M
     assert not first.exists()  # they were for the measurement only
     assert not second.exists()
     assert machine.pycuda.used == 0
+
+
+def test_unfused_engines_that_cannot_be_built_are_noted(pipeline: Cli, machine: Machine) -> None:
+    def build_like(onnx: Path, path: Path, artifact: EngineArtifact) -> None:
+        raise UserError("memory ran out.")
+
+    model = Workspace(Path("engines")).model()
+    result = bench_model(
+        model, batches=[2], duration=0.1, threads=1, runtimes=["tensorrt"], build_like=build_like
+    )
+    assert list(result.contests[0].summaries) == ["fused"]
+    assert "its unfused form could not be built: memory ran out." in result.notes[0]
 
 
 def test_a_batch_that_no_profile_holds(pipeline: Cli, machine: Machine) -> None:
