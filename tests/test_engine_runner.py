@@ -141,6 +141,33 @@ def test_the_profile_that_is_tuned_nearest(machine: Machine, path: Path) -> None
         runner.run(noise(2))  # goes on working
 
 
+def test_of_two_profiles_for_all_batches_the_nearer_is_taken(
+    machine: Machine, path: Path
+) -> None:
+    with running(machine, doubling(batches=((1, 1, 8), (1, 8, 8))), path) as runner:
+        for batch in (1, 8, 2):
+            assert np.array_equal(runner.run(noise(batch))[0]["y"], 2 * noise(batch))
+    assert machine.tensorrt.contexts[0].profiles_set == [0, 1, 0]
+
+
+def test_shapes_that_tensorrt_refuses_are_not_taken_as_set(machine: Machine, path: Path) -> None:
+    with running(machine, doubling(), path) as runner:
+        runner.run(noise(2))
+        (context,) = machine.tensorrt.contexts
+        accept = context.set_input_shape
+
+        def refuse(name: str, shape: Any) -> bool:
+            accept(name, shape)
+            return False
+
+        context.set_input_shape = refuse  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=r"'x' cannot be of the shape \(4, 3\)"):
+            runner.run(noise(4))
+        context.set_input_shape = accept  # type: ignore[method-assign]
+        assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
+        assert context.shapes == {"x": (2, 3)}
+
+
 def test_a_fixed_batch(machine: Machine, path: Path) -> None:
     network = replace(doubling(), inputs={"x": (DataType.FLOAT, (2, 3))}, profiles=[])
     with running(machine, network, path) as runner:
