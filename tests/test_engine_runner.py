@@ -141,9 +141,7 @@ def test_the_profile_that_is_tuned_nearest(machine: Machine, path: Path) -> None
         runner.run(noise(2))  # goes on working
 
 
-def test_of_two_profiles_for_all_batches_the_nearer_is_taken(
-    machine: Machine, path: Path
-) -> None:
+def test_of_two_profiles_for_all_batches_the_nearer_is_taken(machine: Machine, path: Path) -> None:
     with running(machine, doubling(batches=((1, 1, 8), (1, 8, 8))), path) as runner:
         for batch in (1, 8, 2):
             assert np.array_equal(runner.run(noise(batch))[0]["y"], 2 * noise(batch))
