@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -259,3 +261,14 @@ def test_an_engine_of_another_machine_is_refused(machine: Machine, tmp_path: Pat
     path = machine.engine(tmp_path / "x.engine", doubling(), targets=["sm75"])
     with pytest.raises(UserError, match="does not load here"):
         Engine(path)
+
+
+def test_a_closed_engine_lets_the_weights_go(machine: Machine, path: Path) -> None:
+    """TensorRT frees an engine's memory when its last object goes."""
+    engine = Engine(path)
+    engine(noise(2))
+    loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
+    assert loaded() is not None
+    engine.close()
+    gc.collect()
+    assert loaded() is None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -216,6 +218,16 @@ def test_a_closed_engine(machine: Machine, path: Path) -> None:
     assert runner.warnings == ["lazy loading is off"]
 
 
+def test_a_closed_runner_lets_the_weights_go(machine: Machine, path: Path) -> None:
+    """TensorRT frees an engine's memory when its last object goes."""
+    with running(machine, doubling(), path) as runner:
+        runner.run(noise(2))
+        loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
+        assert loaded() is not None
+    gc.collect()
+    assert loaded() is None
+
+
 def test_too_little_gpu_memory(machine: Machine, path: Path) -> None:
     machine.pycuda.limit = 2_000_000
     network = doubling(batches=((1, 2, 10**6),))
@@ -335,6 +347,21 @@ def test_a_cache_that_cannot_be_written_or_read(machine: Machine, rtx: Path) -> 
         assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
     assert "cannot be read (Is a directory); not used" in runner.warnings[0]
     assert "the runtime cache is not kept" in runner.warnings[1]
+
+
+@pytest.mark.parametrize("given", [None, RuntimeError("out of host memory")])
+def test_a_cache_that_the_runtime_does_not_give(
+    machine: Machine, rtx: Path, monkeypatch: Patch, given: RuntimeError | None
+) -> None:
+    def serialize() -> None:
+        if given is not None:
+            raise given
+
+    with EngineRunner(read_engine(rtx)) as runner:
+        machine.rtx.configs[0].create_runtime_cache().serialize = serialize
+        assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
+        assert "the runtime cache is not kept" in runner.warnings[0]
+    assert not rtx.with_name("fp16.rtx.engine.cache").exists()
 
 
 def test_rtx_records_its_graphs_itself(machine: Machine, rtx: Path) -> None:
