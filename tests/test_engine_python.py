@@ -240,6 +240,17 @@ def test_a_closed_engine(machine: Machine, path: Path) -> None:
             use()
 
 
+def test_a_closed_engine_lets_the_weights_go(machine: Machine, path: Path) -> None:
+    """TensorRT frees an engine's memory when its last object goes."""
+    engine = Engine(path)
+    engine(noise(2))
+    loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
+    assert loaded() is not None
+    engine.close()
+    gc.collect()
+    assert loaded() is None
+
+
 def test_closing_while_another_thread_is_at_work(machine: Machine, tmp_path: Path) -> None:
     begun, closed = threading.Event(), threading.Event()
 
@@ -261,14 +272,3 @@ def test_an_engine_of_another_machine_is_refused(machine: Machine, tmp_path: Pat
     path = machine.engine(tmp_path / "x.engine", doubling(), targets=["sm75"])
     with pytest.raises(UserError, match="does not load here"):
         Engine(path)
-
-
-def test_a_closed_engine_lets_the_weights_go(machine: Machine, path: Path) -> None:
-    """TensorRT frees an engine's memory when its last object goes."""
-    engine = Engine(path)
-    engine(noise(2))
-    loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
-    assert loaded() is not None
-    engine.close()
-    gc.collect()
-    assert loaded() is None
