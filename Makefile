@@ -34,9 +34,11 @@ bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.engine_matrix
 
-# What needs a GPU: run by hand on a machine that has one.
+# What needs a GPU: run by hand on a machine that has one. The tests, then the measurements.
+GPU_RESULTS ?= docs/results/gpu-$(shell date +%Y%m%d-%H%M%S).json
 gpu-test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/gpu -v
+	$(BIN)/python -m tests.gpu.measure --out $(GPU_RESULTS)
 
 # Files made by code: the CLI reference and the figure.
 docs: $(VENV)/installed

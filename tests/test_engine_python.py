@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -237,6 +239,17 @@ def test_a_closed_engine(machine: Machine, path: Path) -> None:
     for use in (lambda: engine(noise(2)), engine.warm_up):
         with pytest.raises(UserError, match="the engine is closed; open it again"):
             use()
+
+
+def test_a_closed_engine_lets_the_weights_go(machine: Machine, path: Path) -> None:
+    """TensorRT frees an engine's memory when its last object goes."""
+    engine = Engine(path)
+    engine(noise(2))
+    loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
+    assert loaded() is not None
+    engine.close()
+    gc.collect()
+    assert loaded() is None
 
 
 def test_closing_while_another_thread_is_at_work(machine: Machine, tmp_path: Path) -> None:

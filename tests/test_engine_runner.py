@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -141,6 +143,31 @@ def test_the_profile_that_is_tuned_nearest(machine: Machine, path: Path) -> None
         runner.run(noise(2))  # goes on working
 
 
+def test_of_two_profiles_for_all_batches_the_nearer_is_taken(machine: Machine, path: Path) -> None:
+    with running(machine, doubling(batches=((1, 1, 8), (1, 8, 8))), path) as runner:
+        for batch in (1, 8, 2):
+            assert np.array_equal(runner.run(noise(batch))[0]["y"], 2 * noise(batch))
+    assert machine.tensorrt.contexts[0].profiles_set == [0, 1, 0]
+
+
+def test_shapes_that_tensorrt_refuses_are_not_taken_as_set(machine: Machine, path: Path) -> None:
+    with running(machine, doubling(), path) as runner:
+        runner.run(noise(2))
+        (context,) = machine.tensorrt.contexts
+        accept = context.set_input_shape
+
+        def refuse(name: str, shape: Any) -> bool:
+            accept(name, shape)
+            return False
+
+        context.set_input_shape = refuse  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=r"'x' cannot be of the shape \(4, 3\)"):
+            runner.run(noise(4))
+        context.set_input_shape = accept  # type: ignore[method-assign]
+        assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
+        assert context.shapes == {"x": (2, 3)}
+
+
 def test_a_fixed_batch(machine: Machine, path: Path) -> None:
     network = replace(doubling(), inputs={"x": (DataType.FLOAT, (2, 3))}, profiles=[])
     with running(machine, network, path) as runner:
@@ -189,6 +216,16 @@ def test_a_closed_engine(machine: Machine, path: Path) -> None:
     with pytest.raises(UserError, match="the engine is closed"):
         runner.run(noise(1))
     assert runner.warnings == ["lazy loading is off"]
+
+
+def test_a_closed_runner_lets_the_weights_go(machine: Machine, path: Path) -> None:
+    """TensorRT frees an engine's memory when its last object goes."""
+    with running(machine, doubling(), path) as runner:
+        runner.run(noise(2))
+        loaded = weakref.ref(machine.tensorrt.contexts.pop().engine)
+        assert loaded() is not None
+    gc.collect()
+    assert loaded() is None
 
 
 def test_too_little_gpu_memory(machine: Machine, path: Path) -> None:
@@ -310,6 +347,21 @@ def test_a_cache_that_cannot_be_written_or_read(machine: Machine, rtx: Path) -> 
         assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
     assert "cannot be read (Is a directory); not used" in runner.warnings[0]
     assert "the runtime cache is not kept" in runner.warnings[1]
+
+
+@pytest.mark.parametrize("given", [None, RuntimeError("out of host memory")])
+def test_a_cache_that_the_runtime_does_not_give(
+    machine: Machine, rtx: Path, monkeypatch: Patch, given: RuntimeError | None
+) -> None:
+    def serialize() -> None:
+        if given is not None:
+            raise given
+
+    with EngineRunner(read_engine(rtx)) as runner:
+        machine.rtx.configs[0].create_runtime_cache().serialize = serialize
+        assert np.array_equal(runner.run(noise(2))[0]["y"], 2 * noise(2))
+        assert "the runtime cache is not kept" in runner.warnings[0]
+    assert not rtx.with_name("fp16.rtx.engine.cache").exists()
 
 
 def test_rtx_records_its_graphs_itself(machine: Machine, rtx: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from repvgg_deploy.artifacts import EngineArtifact, read_sidecar
+from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.steps.bench import bench_model
+from repvgg_deploy.steps.export import export_onnx
 from repvgg_deploy.steps.weights import read_weights
 from repvgg_deploy.workspace import Workspace
 
@@ -104,6 +106,20 @@ def test_half_precision_is_held_against_its_own_rounding(
     result = pipeline("verify", FUSED, path, "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)[0]["end_to_end"]["precision"] == precision
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_against_the_model_it_was_built_from(
+    pipeline: Cli, machine: Machine, precision: str
+) -> None:
+    folder = Workspace(Path("engines")).model()
+    export_onnx(folder, precision=precision, image_size=(32, 32))
+    path = ENGINE.with_name(f"{precision}.tensorrt.engine")
+    engine(machine, path, classifier(precision), precision=precision)
+    result = pipeline("verify", ONNX.with_name(f"{precision}.onnx"), path, "--json")
+    assert result.code == 0, result.err
+    end = json.loads(result.out)[0]["end_to_end"]
+    assert (end["precision"], end["ratio"] <= 8) == (precision, True)
 
 
 def test_an_engine_that_computes_something_else(pipeline: Cli, machine: Machine) -> None:
@@ -228,6 +244,18 @@ def test_an_engine_against_unfused_ones_built_likewise(pipeline: Cli, machine: M
     assert not first.exists()  # they were for the measurement only
     assert not second.exists()
     assert machine.pycuda.used == 0
+
+
+def test_unfused_engines_that_cannot_be_built_are_noted(pipeline: Cli, machine: Machine) -> None:
+    def build_like(onnx: Path, path: Path, artifact: EngineArtifact) -> None:
+        raise UserError("memory ran out.")
+
+    model = Workspace(Path("engines")).model()
+    result = bench_model(
+        model, batches=[2], duration=0.1, threads=1, runtimes=["tensorrt"], build_like=build_like
+    )
+    assert list(result.contests[0].summaries) == ["fused"]
+    assert "its unfused form could not be built: memory ran out." in result.notes[0]
 
 
 def test_a_batch_that_no_profile_holds(pipeline: Cli, machine: Machine) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from . import module_nets as nets
+from .engine_files import doubling, fake_machine
+from .fake_tensorrt import DataType
 from .module_nets import trained
 from .test_docs import ROOT, fenced
 
@@ -39,17 +46,32 @@ class Detector(nn.Module):
             block.f = -1
 
 
-def test_every_block_of_the_page() -> None:
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The engine of the page, on a stand-in for a machine with a GPU."""
+    monkeypatch.chdir(tmp_path)
+    network = replace(
+        doubling(),
+        outputs={"logits": (DataType.FLOAT, (-1, 3))},
+        compute=lambda arrays: {"logits": arrays["x"] * 2},
+    )
+    fake_machine(monkeypatch).engine(Path("engines/ckpt/fp16.tensorrt.engine"), network)
+
+
+@pytest.mark.filterwarnings("ignore:.*lazy loading")
+def test_every_block_of_the_page(engine: None) -> None:
     names = {
         "model": trained(nets.RepVGG()),
         "repvgg": nets.RepVGG,
         "PSPNet": PSPNet,
         "detector": Detector(),
         "MyNet": lambda: nn.Sequential(MyBlock()),
+        "images": np.ones((2, 3), np.float32),
     }
     blocks = fenced(ROOT / "docs" / "python.md", "python")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     torch.manual_seed(0)
     for block in blocks:
         exec(block, names)
     assert isinstance(names["fused"][0].conv, nn.Conv2d)  # type: ignore[index]
+    assert np.array_equal(names["logits"], np.full((2, 3), 2))  # type: ignore[arg-type]

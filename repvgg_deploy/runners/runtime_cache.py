@@ -44,8 +44,11 @@ class RuntimeCacheFile:
 
     def save(self, cache: IRuntimeCache) -> None:
         """Write the file where something was compiled that it does not hold."""
-        memory = cache.serialize()
-        fresh = b"" if memory is None else bytes(memory)
+        try:
+            fresh = bytes(cache.serialize())
+        except (RuntimeError, TypeError) as error:  # TypeError: of no memory at all
+            self.warnings.append(f"the runtime cache is not kept: {error}")
+            return
         if not fresh or fresh == self._stored:
             return
         try:

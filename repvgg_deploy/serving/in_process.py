@@ -6,13 +6,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..artifacts import EngineArtifact
-from ..engine.load import read_engine
+from ..engine.load import LoadedEngine, read_engine
 from ..errors import UserError
 from ..runners.dlpack import from_dlpack
 from ..runners.engine_contexts import Contexts, make_contexts
@@ -20,6 +21,15 @@ from ..runners.engine_io import read_tensors
 from ..runners.engine_session import EngineSession, Input, Outputs
 from ..runners.engine_tensors import EngineTensor, Shape, shape_text
 from ..runners.gpu_device import gpu_device
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What goes when an engine is closed. ``cuda_graph``: sessions have to record graphs."""
+
+    loaded: LoadedEngine
+    contexts: Contexts
+    cuda_graph: bool
 
 
 class Engine:
@@ -45,13 +55,13 @@ class Engine:
         self.artifact: EngineArtifact = file.artifact
         self._device = gpu_device()
         with self._device.current():
-            self._loaded = file.deserialize()
-            self._tensors = read_tensors(self._loaded)
-            self._contexts: Contexts | None = make_contexts(self._loaded, cuda_graph, eager=False)
-        self._cuda_graph = cuda_graph
+            loaded = file.deserialize()
+            self._tensors = read_tensors(loaded)
+            contexts = make_contexts(loaded, cuda_graph, eager=False)
+        self._live: _Live | None = _Live(loaded, contexts, cuda_graph and contexts.records)
         self._lock = threading.Lock()
         self._idle: list[EngineSession] = []
-        for message in [*self._contexts.warnings, *self._loaded.messages.warnings]:
+        for message in [*contexts.warnings, *loaded.messages.warnings]:
             warnings.warn(f"{path}: {message}", stacklevel=2)
 
     @property
@@ -94,14 +104,14 @@ class Engine:
             for shapes in self._warm_up_shapes():
                 session.run({t.name: np.zeros(shapes[t.name], t.dtype) for t in self.inputs})
             with self._lock:
-                self._open_contexts().save()
+                self._opened().contexts.save()
 
     def close(self) -> None:
         """Give the GPU memory back, of calls under way when they end. Safe to call twice."""
         with self._device.current(), self._lock:
-            contexts, self._contexts = self._contexts, None
-            if contexts is not None:
-                contexts.save()
+            live, self._live = self._live, None
+            if live is not None:
+                live.contexts.save()
             while self._idle:
                 self._idle.pop().close()
 
@@ -113,7 +123,7 @@ class Engine:
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{t.name} {t.dtype} {shape_text(t.shape)}" for t in self.inputs)
-        return f"<Engine {self._loaded.path} ({self.artifact.flavour}): {takes}>"
+        return f"<Engine {self._tensors.path} ({self.artifact.flavour}): {takes}>"
 
     @contextmanager
     def _session(self) -> Iterator[EngineSession]:
@@ -131,21 +141,21 @@ class Engine:
         self._give_back(session)
 
     def _new_session(self) -> EngineSession:
-        contexts = self._open_contexts()
-        graph = self._cuda_graph and contexts.records
-        return EngineSession(self._loaded, self._tensors, contexts.make(), self._device, graph)
+        live = self._opened()
+        context = live.contexts.make()
+        return EngineSession(live.loaded, self._tensors, context, self._device, live.cuda_graph)
 
     def _give_back(self, session: EngineSession) -> None:
         with self._lock:
-            if self._contexts is not None:
+            if self._live is not None:
                 self._idle.append(session)
                 return
         session.close()
 
-    def _open_contexts(self) -> Contexts:
-        if self._contexts is None:
-            raise UserError(f"{self._loaded.path}: the engine is closed; open it again.")
-        return self._contexts
+    def _opened(self) -> _Live:
+        if self._live is None:
+            raise UserError(f"{self._tensors.path}: the engine is closed; open it again.")
+        return self._live
 
     def _warm_up_shapes(self) -> Iterator[dict[str, Shape]]:
         """Input shapes by name: smallest, best and largest of each profile, each once."""
