@@ -170,7 +170,7 @@ def test_host_code_runs_only_from_the_bytes_that_the_sidecar_describes(
     file = read_engine(path)
     if swapped:  # between the check of the sidecar and now
         other = machine.engine(tmp_path / "y.engine", doubling())
-        file = load.EngineFile(path, file.artifact, file.trt, file.gpu, other.read_bytes())
+        file = load.CheckedEngine(path, file.artifact, file.trt, file.gpu, other.read_bytes())
     file.deserialize()
     assert machine.tensorrt.host_code == [allowed]
 

@@ -63,7 +63,7 @@ class LoadedEngine:
 
 
 @dataclass(frozen=True)
-class EngineFile:
+class CheckedEngine:
     """An engine that should load on this machine, by its sidecar. ``data`` are its bytes."""
 
     path: Path
@@ -109,7 +109,7 @@ class EngineFile:
         return hashlib.sha256(self.data).hexdigest() == self.artifact.sha256
 
 
-def read_engine(path: Path) -> EngineFile:
+def read_engine(path: Path) -> CheckedEngine:
     """Read an engine that has a sidecar, after all checks that need no CUDA context.
 
     Raises:
@@ -140,7 +140,7 @@ def read_engine(path: Path) -> EngineFile:
             f"needs {needed}.0; install a newer driver."
         )
     try:
-        return EngineFile(path, artifact, trt, gpu, path.read_bytes())
+        return CheckedEngine(path, artifact, trt, gpu, path.read_bytes())
     except OSError as error:
         raise read_error(path, error) from error
 

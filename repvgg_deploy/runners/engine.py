@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.load import EngineFile
+from ..engine.load import CheckedEngine
 from ..errors import UserError
 from .engine_contexts import Contexts, make_contexts
 from .engine_io import read_tensors
@@ -53,7 +53,7 @@ class EngineRunner:
         UserError: the engine does not load here, or pycuda does not.
     """
 
-    def __init__(self, file: EngineFile, *, cuda_graph: bool = False) -> None:
+    def __init__(self, file: CheckedEngine, *, cuda_graph: bool = False) -> None:
         self.artifact = file.artifact
         self.runtime = f"{file.artifact.flavour} {file.artifact.precision}"
         self.start: Start | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..artifacts import FusedArtifact, FusedOnnxArtifact, read_sidecar
 from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
-from ..engine.load import EngineFile, read_engine
+from ..engine.load import CheckedEngine, read_engine
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.graph import GraphProof, prove_graphs
@@ -33,7 +33,7 @@ from .inventory import training_only
 from .verify_engine import compare_engine
 from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
 
-Subject = WeightsFile | OnnxInfo | EngineFile
+Subject = WeightsFile | OnnxInfo | CheckedEngine
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def verify_pair(
         )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
-    if isinstance(candidate, EngineFile):  # sorted: an engine comes last
-        if isinstance(reference, EngineFile):
+    if isinstance(candidate, CheckedEngine):  # sorted: an engine comes last
+        if isinstance(reference, CheckedEngine):
             raise UserError(
                 f"{first}: is an engine, as is {second}; hold each against what it was built from."
             )
@@ -141,7 +141,7 @@ def _is_average(subject: Subject) -> bool:
 
 
 def _distance_from_training(subject: Subject) -> int:
-    if isinstance(subject, EngineFile):
+    if isinstance(subject, CheckedEngine):
         return 3
     if isinstance(subject, OnnxInfo):
         return 2

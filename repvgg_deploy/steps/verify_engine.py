@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.samples import load_samples
-from ..engine.load import EngineFile
+from ..engine.load import CheckedEngine
 from ..equivalence.compare import UNIT_ROUNDOFF, Comparison, compare
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 def compare_engine(
     reference: WeightsFile | OnnxInfo,
-    file: EngineFile,
+    file: CheckedEngine,
     device: torch.device,
     images: Path | None,
 ) -> Comparison:
@@ -62,7 +62,7 @@ def compare_engine(
 
 
 def _run_weights(
-    reference: WeightsFile, file: EngineFile, device: torch.device, samples: NDArray[np.float32]
+    reference: WeightsFile, file: CheckedEngine, device: torch.device, samples: NDArray[np.float32]
 ) -> tuple[Array, Array]:
     """In float64, and in the engine's precision."""
     network, precision = reference.network, file.artifact.precision
