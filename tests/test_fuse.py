@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from repvgg_deploy.artifacts import SCHEMA
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.infer import infer
@@ -43,7 +44,7 @@ def test_golden_checkpoints(cli: Cli, name: str) -> None:
 
     record = json.loads(result.out)
     sidecar = json.loads(Path(f"engines/{name}/fused.safetensors.json").read_text())
-    assert sidecar == {"schema": 2, **record}
+    assert sidecar == {"schema": SCHEMA, **record}
     assert record["source"]["sha256"] == MANIFEST[name]["sha256"]
     assert record["proof"]["passed"] is True
     assert record["tool"].startswith("repvgg-deploy ")

@@ -38,9 +38,9 @@ def is_engine(path: Path) -> bool:
     """By the ending that engines have, or else by the first bytes."""
     if path.suffix.lower() in ENDINGS:
         return True
-    if not path.is_file():  # to open a pipe would wait for its other end
-        return False
     try:
+        if not path.is_file():  # to open a pipe would wait for its other end
+            return False
         with path.open("rb") as stream:
             return _find_plan(stream) is not None
     except OSError:
@@ -53,9 +53,9 @@ def read_engine_file(path: Path) -> EngineFile:
     Raises:
         UserError: no such file, no engine, or one that is cut off.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: {'is no file' if path.exists() else 'no such file'}.")
     try:
+        if not path.is_file():
+            raise UserError(f"{path}: {'is no file' if path.exists() else 'no such file'}.")
         with path.open("rb") as stream:
             found = _find_plan(stream)
             size = stream.seek(0, 2)
