@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, stop: type[BaseExceptio
         raise stop
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """As root, a rename would put a file in the place of /dev/null."""
+    pipe, stream = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    stream.symlink_to("/proc/self/fd/1")
+    for path in (pipe, stream):
+        with pytest.raises(UserError, match="cannot be written: a device or a pipe stands there"):
+            with whole_file(path):
+                pytest.fail("nothing is to be written")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stream.is_symlink()
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
