@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from repvgg_deploy.artifacts import (
     FusedArtifact,
     Source,
     read_sidecar,
+    recorded_source,
     sidecar_path,
     store,
     to_json,
@@ -144,6 +146,12 @@ def change_sidecar(path: Path, **changes: object) -> None:
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
 
 
+def swap(path: Path, make: Callable[[Path], object]) -> None:
+    """Put something else in the place of the sidecar."""
+    sidecar_path(path).unlink()
+    make(sidecar_path(path))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -154,6 +162,8 @@ def change_sidecar(path: Path, **changes: object) -> None:
         (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
         (lambda p: sidecar_path(p).write_text('{"schema": 3, "source": {}}'), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[" * 99_999), "is damaged"),
+        (lambda p: swap(p, os.mkdir), "it is no file"),
+        (lambda p: swap(p, getattr(os, "mkfifo", os.mkdir)), "it is no file"),  # nor is it opened
         (lambda p: change_sidecar(p, schema=1), "another version"),
         (lambda p: change_sidecar(p, source={"path": 5, "sha256": ""}), "path is no str"),
         (lambda p: change_sidecar(p, proof=[]), "proof is no dict"),
@@ -165,6 +175,7 @@ def test_sidecars_are_checked(tmp_path: Path, damage: object, sentence: str) -> 
     damage(path)  # type: ignore[operator]
     with pytest.raises(UserError, match=sentence):
         read_sidecar(path, FusedArtifact)
+    assert recorded_source(path) is None or sidecar_path(path).is_file()
 
 
 def test_json_is_strict() -> None:

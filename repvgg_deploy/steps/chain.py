@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..artifacts import (
     OnnxArtifact,
     Source,
     lineage,
+    load_sidecar,
     read_sidecar,
     sidecar_path,
 )
@@ -128,7 +128,7 @@ def _read(path: Path) -> Artifact:
 def _is_fused_graph(path: Path) -> bool:
     """A fused graph and an exported network are told by their records alone."""
     try:
-        return "fused" in json.loads(sidecar_path(path).read_text())
+        return "fused" in load_sidecar(path)
     except (OSError, ValueError, TypeError, RecursionError):
         return False  # read_sidecar says what is wrong with it
 
