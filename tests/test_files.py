@@ -61,9 +61,11 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     stream.symlink_to("/proc/self/fd/1")
     for path in (pipe, stream):
-        with pytest.raises(UserError, match="cannot be written: a device or a pipe stands there"):
-            with whole_file(path):
-                pytest.fail("nothing is to be written")
+        with (
+            pytest.raises(UserError, match="cannot be written: a device or a pipe stands there"),
+            whole_file(path),
+        ):
+            pytest.fail("nothing is to be written")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert stream.is_symlink()
 
