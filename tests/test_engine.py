@@ -195,6 +195,24 @@ def test_a_log_that_cannot_be_written_is_found_before_the_build(fused: Cli) -> N
     assert not list(FOLDER.glob("*.engine*"))
 
 
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (FOLDER / "fp16.rtx.engine", "is another file of this build"),
+        (FOLDER / "fp16.rtx.engine.json", "is another file of this build"),
+        (FOLDER / "fp16.onnx", "is another file of this build"),
+        (FOLDER / "fused.safetensors", "holds something else than a build log"),
+    ],
+)
+def test_a_log_takes_no_other_files_place(fused: Cli, log: Path, sentence: str) -> None:
+    before = log.read_bytes() if log.exists() else b""
+    result = fused("export", "--trt", "fp16", "--size", "32", "--build-log", log)
+    assert result.code == 1
+    assert f"{log}: {sentence}" in result.err
+    assert log.name == "fp16.onnx" or (log.read_bytes() if log.exists() else b"") == before
+    assert not list(FOLDER.glob("*.engine*"))
+
+
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("head", ["fp32", "fp16"])
 def test_quantized_models_of_the_workspace(fused: Cli, kind: str, head: str) -> None:

@@ -15,7 +15,8 @@ from .subject import refuse_options
 
 if TYPE_CHECKING:
     from ..engine.flavour import Flavour
-    from ..steps.engine import Companions, EngineResult
+    from ..steps.companions import Companions
+    from ..steps.engine import EngineResult
     from ..steps.export import OnnxResult
     from ..workspace import ModelFolder, Workspace
 
@@ -76,7 +77,7 @@ def command(
     """
     _check_usage(onnx_file, want_onnx, trt, fp16, batch)
     with uninterrupted():
-        from ..steps.engine import Companions
+        from ..steps.companions import Companions
         from ..workspace import Workspace
 
     workspace, companions = Workspace(engines), Companions(timing_cache, build_log)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -21,6 +19,7 @@ from ..errors import UserError
 from ..files import sha256_file, whole_file
 from ..reparam.graph.files import read_proto
 from ..workspace import ModelFolder
+from .companions import Companions, Heard, check_companions, log_file
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,6 @@ class EngineResult:
     artifact: EngineArtifact
     reason: str
     set_aside: Path | None
-
-
-@dataclass(frozen=True)
-class Companions:
-    """Files beside a build: the builder's timing cache, and a log of all that it said."""
-
-    timing_cache: Path | None = None
-    build_log: Path | None = None
 
 
 def check_request(
@@ -96,43 +87,11 @@ def export_engine(
         CheckFailed: the model is of another precision.
     """
     check_supported(flavour, options, companions.timing_cache)
+    check_companions(companions, onnx, engine)
     read_proto(onnx)  # refuses what is no ONNX model, and external data outside its folder
-    heard = _Heard(warn)
-    with _log_file(companions.build_log, heard):
+    heard = Heard(warn)
+    with log_file(companions.build_log, heard):
         return _Build(onnx, engine, precision, flavour, options).run(companions.timing_cache, heard)
-
-
-class _Heard:
-    """What the builder said: every line for the log, each warning once."""
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self.log: list[str] = []
-        self.warnings: list[str] = []
-        self._warn, self._start = warn, time.perf_counter()
-
-    def __call__(self, severity: str, message: str) -> None:
-        seconds = time.perf_counter() - self._start
-        self.log.append(f"{seconds:10.3f} s  {severity:7}  {message}\n")
-        if severity == "warning" and message not in self.warnings:
-            self.warnings.append(message)
-            self._warn(message)
-
-
-@contextmanager
-def _log_file(path: Path | None, heard: _Heard) -> Iterator[None]:
-    """Writes the log at the end, of a failed build above all."""
-    if path is None:
-        yield
-        return
-    failure: BaseException | None = None
-    with whole_file(path) as temporary:
-        try:
-            yield
-        except BaseException as error:
-            failure = error
-        temporary.write_text("".join(heard.log), encoding="utf-8")
-    if failure is not None:
-        raise failure
 
 
 @dataclass(frozen=True)
@@ -145,7 +104,7 @@ class _Build:
     flavour: Flavour
     options: BuildOptions
 
-    def run(self, timing_cache: Path | None, heard: _Heard) -> EngineResult:
+    def run(self, timing_cache: Path | None, heard: Heard) -> EngineResult:
         if timing_cache is None:
             return self._build(None, None, heard)
         with whole_file(timing_cache) as new_cache:
@@ -155,7 +114,7 @@ class _Build:
                 timing_cache.replace(result.set_aside)
         return result
 
-    def _build(self, earlier: Path | None, new_cache: Path | None, heard: _Heard) -> EngineResult:
+    def _build(self, earlier: Path | None, new_cache: Path | None, heard: Heard) -> EngineResult:
         reports: list[BuildReport] = []
 
         def write(temporary: Path) -> None:
