@@ -191,7 +191,11 @@ def test_files_without_their_other_half(chain: Cli) -> None:
             "that of fp16.rtx",
         ),
         (lambda: change_sidecar(MODEL, precision="fp32"), MODEL.name, "says fp32, but: fp16"),
-        (lambda: change_sidecar(ENGINE, precision="int8"), ENGINE.name, "says int8, but: none of"),
+        (
+            lambda: change_sidecar(ENGINE, precision="int8"),
+            ENGINE.name,
+            "says int8, but: no",
+        ),
         (
             lambda: change_sidecar(FUSED, reading={"of": 1}),
             FUSED.name,
