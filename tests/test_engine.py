@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +142,8 @@ def test_what_cannot_be_is_refused_before_any_work(
         (["--onnx", "--flavour", "rtx"], "--flavour has no effect here"),
         (["--trt", "fp16", "--batch", "4", "--profile", "1,2,3"], "--profile has no effect here"),
         (["--trt", "int8", "--size", "32"], "--size has no effect here"),
+        (["--trt", "int8", "--opset", "17"], "--opset has no effect here"),
+        (["--trt", "fp16", "--tf32"], "--tf32/--no-tf32 has no effect here"),
         (["--trt", "fp16", "--name", "x"], "--name has no effect here"),
         (["--trt", "fp16", "--profile", "8,4,2"], "no profile; write three batch sizes"),
         (["--trt", "fp16", "--workspace", "lots"], "no memory size; write 512M"),
@@ -272,6 +275,26 @@ class TestOwnOnnx:
         assert "was built from another model" in result.err
         assert own("export", "net.onnx", "--trt", "fp16", "--name", "mine").code == 0
         assert Path("engines/mine/net.rtx.engine").exists()
+
+    def test_a_name_has_to_be_one(self, own: Cli) -> None:
+        result = own("export", "elsewhere/net.onnx", "--trt", "fp16", "--name", "")
+        assert result.code == 1
+        assert "'' is no model name" in result.err
+
+    def test_words_of_a_model_do_not_pass_for_ours(self, own: Cli) -> None:
+        model = onnx.load("elsewhere/net.onnx")
+        next(node for node in model.graph.node if node.op_type == "Conv").name = "a\nall is well"
+        onnx.save(model, "net.onnx")
+        result = own("export", "net.onnx", "--trt", "fp32")
+        assert result.code == 3
+        assert "a\\nall is well reads fp16" in result.err
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_a_pipe_is_not_waited_for(self, own: Cli) -> None:
+        os.mkfifo("pipe.onnx")
+        result = own("export", "pipe.onnx", "--trt", "fp32")
+        assert result.code == 1
+        assert "pipe.onnx: is a device or a pipe; give the path of an ONNX model" in result.err
 
     def test_inside_the_workspace_stays_in_its_folder(self, own: Cli) -> None:
         Path("elsewhere/net.onnx").rename(FOLDER / "net.onnx")

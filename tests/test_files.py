@@ -234,6 +234,7 @@ def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
     [
         (lambda root: None, "no checkpoint is fused here yet"),
         (lambda root: (root / "current.json").write_text("{"), "is damaged"),
+        (lambda root: (root / "current.json").write_text("[" * 99_999), "is damaged"),
         (
             lambda root: (root / "current.json").write_text('{"model": "gone"}'),
             "nothing is fused under",

@@ -181,6 +181,7 @@ def _build_engine(
     companions: Companions,
 ) -> EngineResult:
     from ..report.engine import built_text
+    from ..report.text import one_line
     from ..steps.engine import export_engine
 
     say(f"{chosen.name} {chosen.version}: {chosen.reason}")
@@ -192,7 +193,7 @@ def _build_engine(
             chosen,
             build,
             companions,
-            warn=lambda message: say(f"{chosen.name} warns: {message}"),
+            warn=lambda message: say(one_line(f"{chosen.name} warns: {message}")),
         )
     if result.set_aside is not None:
         say(
@@ -207,6 +208,8 @@ def _check_usage(
     onnx_file: Path | None, want_onnx: bool, trt: str | None, fp16: bool, batch: int | None
 ) -> None:
     """Options that contradict one another, or that would have no effect, are refused."""
+    if trt in ("fp16", "bf16"):
+        refuse_options(("tf32",), f"a {trt} engine has no float32 layer to round")
     if onnx_file is not None:
         if trt is None:
             raise click.UsageError("give --trt with the precision that ONNX is of.")
@@ -221,6 +224,7 @@ def _check_usage(
     if trt is None:
         refuse_options(ENGINE_ONLY, "it is for the engine of --trt")
     if trt in QUANTIZED:
-        refuse_options(("batch", "image_size"), f"--trt {trt} takes the Q/DQ model as it is")
+        unused = ("batch", "image_size") if want_onnx else ("batch", "image_size", "opset")
+        refuse_options(unused, f"--trt {trt} takes the Q/DQ model as it is")
     if batch is not None:
         refuse_options(("profiles",), "--batch fixes the engine's batch size")
