@@ -146,6 +146,14 @@ def test_a_python_that_cannot_start_is_told(
         build(save(tmp_path / "m.onnx"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_builder_that_dies_amid_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = 'import os; input(); os.write(1, b\'{"says": ["in\'); os.kill(os.getpid(), 9)'
+    monkeypatch.setattr(process, "_START", code)
+    with pytest.raises(UserError, match="the builder was killed"):
+        build(save(tmp_path / "m.onnx"))
+
+
 def test_the_builder_ends_with_its_parent(tmp_path: Path) -> None:
     """Its stdin closes when the parent dies, however that happens."""
     request = BuildRequest(
