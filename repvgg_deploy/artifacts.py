@@ -163,10 +163,29 @@ def _plain(data: Any) -> Any:
     return str(data) if isinstance(data, Path) else data
 
 
+def load_sidecar(path: Path) -> dict[str, Any]:
+    """The JSON object of a sidecar, not checked any further: of a file alone, and never endless.
+
+    Raises:
+        OSError, ValueError, TypeError, RecursionError: says why there is none.
+    """
+    sidecar = sidecar_path(path)
+    if sidecar.exists() and not sidecar.is_file():
+        raise ValueError("it is no file")
+    with sidecar.open("rb") as stream:
+        text = stream.read(_LARGEST_SIDECAR + 1)
+    if len(text) > _LARGEST_SIDECAR:
+        raise ValueError("it is too large for a sidecar")
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise TypeError("it is no JSON object")
+    return data
+
+
 def recorded_source(artifact: Path) -> Source | None:
     """What an artifact was made from; None where there is none, or nothing that could be used."""
     try:
-        source = json.loads(sidecar_path(artifact).read_text())["source"]
+        source = load_sidecar(artifact)["source"]
         return Source(str(source["path"]), str(source["sha256"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -219,9 +238,7 @@ def read_sidecar(path: Path, kind: type[A]) -> A:
     """
     sidecar = sidecar_path(path)
     try:
-        if sidecar.stat().st_size > _LARGEST_SIDECAR:
-            raise UserError(f"{sidecar}: is too large for a sidecar; run its step again.")
-        data = json.loads(sidecar.read_text())
+        data = load_sidecar(path)
         if data.pop("schema") != SCHEMA:
             raise UserError(f"{sidecar}: is of another version of this tool; run its step again.")
         artifact = kind(**{**data, "source": Source(**data["source"])})
@@ -230,11 +247,11 @@ def read_sidecar(path: Path, kind: type[A]) -> A:
         raise UserError(
             f"{error.filename}: no such file; run the step that makes it again."
         ) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{sidecar}: is damaged ({str(error)[:200]}); run the step that makes it again."
         ) from error
-    if not path.exists() or sha256_file(path) != artifact.sha256:
+    if not path.is_file() or sha256_file(path) != artifact.sha256:
         raise UserError(
             f"{path}: is not the file that {sidecar.name} describes; "
             "run the step that makes it again."

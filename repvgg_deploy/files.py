@@ -73,8 +73,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As whole_file for several: none is renamed before all are written, nor with a folder in the
-    way of one.
+    """As whole_file for several: none is renamed before all are written, nor with a folder, a
+    device or a pipe in the way of one.
 
     Should the system refuse a rename even so, those before it stand. Errors in the block are laid
     to the first.
@@ -83,12 +83,12 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     at = paths[0]
     try:
         for at in paths:
+            _check_place(at)
             temporaries.append(_temporary(at))
         at = paths[0]
         yield temporaries
         for at, temporary in zip(paths, temporaries, strict=True):
-            if at.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+            _check_place(at)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~_umask())
@@ -124,6 +124,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_place(path: Path) -> None:
+    """A rename puts a file in the place of anything: of /dev/null too, where that is allowed."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+    stream = path.is_symlink() and path.readlink().is_relative_to("/proc")  # /dev/stdout is such
+    if stream or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "a device or a pipe stands there")
 
 
 def _temporary(path: Path) -> Path:

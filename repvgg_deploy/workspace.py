@@ -128,9 +128,8 @@ class Workspace:
             UserError: the engine of another model lies there.
         """
         inside = onnx.resolve().parent.parent == self.root.resolve()
-        folder = self._folder(
-            onnx.resolve().parent.name if inside and not name else name or onnx.stem
-        )
+        own = onnx.resolve().parent.name if inside else onnx.stem
+        folder = self._folder(own if name is None else name)
         engine = folder.engine(onnx, flavour)
         recorded = recorded_source(engine)
         if recorded is not None and (folder.path / recorded.path).resolve() != onnx.resolve():
@@ -172,7 +171,7 @@ class Workspace:
                 f"{self.root}: no checkpoint is fused here yet; run repvgg-deploy fuse CHECKPOINT "
                 "first (a fused ONNX model is for verify A.onnx B.onnx and your own runtime)."
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{self._pointer}: is damaged; name the model with --model, or fuse again."
             ) from error

@@ -128,6 +128,8 @@ def test_a_checkpoint_that_changed(chain: Cli, checkpoint: Path) -> None:
     [
         lambda proof: proof["checks"][0].update(ratio=9.0),
         lambda proof: proof["checks"][0].update(ratio=None),
+        lambda proof: proof["checks"][0].update(ratio=float("-inf")),
+        lambda proof: proof["checks"][0].update(ratio=9.0, limit=10.0),
         lambda proof: proof["checks"][0].update(passed=False),
         lambda proof: proof.update(passed=False),
         lambda proof: proof.update(checks=[]),
@@ -173,6 +175,86 @@ def test_files_without_their_other_half(chain: Cli) -> None:
     assert found[MODEL.name, "hash"] is False
     assert found[ENGINE.name, "hash"] is None
     assert "fp16.rtx.engine, hash: it has no sidecar, so nothing is known" in chain("verify").err
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "says"),
+    [
+        (
+            lambda: swap(ENGINE, FOLDER / "fp32.rtx.engine"),
+            "fp32.rtx.engine",
+            "that of fp16.rtx",
+        ),
+        (
+            lambda: swap(ENGINE, FOLDER / "fp16.rtx.ENGINE"),
+            "fp16.rtx.ENGINE",
+            "that of fp16.rtx",
+        ),
+        (lambda: change_sidecar(MODEL, precision="fp32"), MODEL.name, "says fp32, but: fp16"),
+        (
+            lambda: change_sidecar(ENGINE, precision="int8"),
+            ENGINE.name,
+            "says int8, but: no",
+        ),
+        (
+            lambda: change_sidecar(FUSED, reading={"of": 1}),
+            FUSED.name,
+            "how the checkpoint was",
+        ),
+        (lambda: change_sidecar(FUSED, reading={"eps": "x"}), FUSED.name, "eps is no float"),
+    ],
+)
+def test_a_sidecar_that_says_what_is_not(
+    chain: Cli, change: Callable[[], None], file: str, says: str
+) -> None:
+    change()
+    assert checks(chain, code=3)[file, "hash"] is False
+    assert says in chain("verify").err
+
+
+def swap(path: Path, name: Path) -> None:
+    """Rename a file and its sidecar."""
+    path.rename(name)
+    sidecar_path(path).rename(sidecar_path(name))
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_the_data_file_of_a_fused_graph(cli: Cli, change: str) -> None:
+    model = onnx.load(golden("official_plain").with_suffix(".onnx"))
+    onnx.save(model, "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    assert cli("fuse", "net.onnx").code == 0
+    assert set(checks(cli, "engines/net").values()) == {True}
+    (data,) = Path("engines/net").glob("*.data")
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.unlink() if change == "gone" else data.write_bytes(content)
+    assert checks(cli, "engines/net", code=3) == {("fused.onnx", "hash"): False}
+
+
+@pytest.mark.parametrize("gone", [MODEL, FUSED])
+def test_an_engine_whose_origin_lies_elsewhere_is_no_failure(chain: Cli, gone: Path) -> None:
+    gone.unlink()
+    sidecar_path(gone).unlink()
+    assert checks(chain, FOLDER)[ENGINE.name, "lineage"] is None
+
+
+def test_lineage_beyond_the_checkpoint(chain: Cli) -> None:
+    steps = sidecar(ENGINE)["lineage"]
+    change_sidecar(ENGINE, lineage=[*steps, {"path": "x", "sha256": "0" * 64}])
+    assert checks(chain, code=3)[ENGINE.name, "lineage"] is False
+
+
+def test_a_folder_without_sidecars(chain: Cli) -> None:
+    for path in FOLDER.glob("*.json"):
+        path.unlink()
+    result = chain("verify", "engines/ckpt")
+    assert result.code == 1
+    assert "none of its files has a sidecar, so nothing can be checked" in result.err
+
+
+def test_words_of_a_sidecar_do_not_pass_for_ours(chain: Cli) -> None:
+    change_sidecar(MODEL, source={"path": "x\nok  all", "sha256": "0" * 64})
+    assert "x\\nok  all is not here" in chain("verify").err
 
 
 @pytest.mark.parametrize("path", ["../../outside.onnx", "/dev/zero", "hf:nonsense"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +142,8 @@ def test_what_cannot_be_is_refused_before_any_work(
         (["--onnx", "--flavour", "rtx"], "--flavour has no effect here"),
         (["--trt", "fp16", "--batch", "4", "--profile", "1,2,3"], "--profile has no effect here"),
         (["--trt", "int8", "--size", "32"], "--size has no effect here"),
+        (["--trt", "int8", "--opset", "17"], "--opset has no effect here"),
+        (["--trt", "fp16", "--tf32"], "--tf32/--no-tf32 has no effect here"),
         (["--trt", "fp16", "--name", "x"], "--name has no effect here"),
         (["--trt", "fp16", "--profile", "8,4,2"], "no profile; write three batch sizes"),
         (["--trt", "fp16", "--workspace", "lots"], "no memory size; write 512M"),
@@ -192,6 +195,24 @@ def test_a_log_that_cannot_be_written_is_found_before_the_build(fused: Cli) -> N
     result = fused("export", "--trt", "fp16", "--size", "32", "--build-log", "file/build.log")
     assert result.code == 1
     assert "file: cannot be written: a file stands where a folder is needed" in result.err
+    assert not list(FOLDER.glob("*.engine*"))
+
+
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (FOLDER / "fp16.rtx.engine", "is another file of this build"),
+        (FOLDER / "fp16.rtx.engine.json", "is another file of this build"),
+        (FOLDER / "fp16.onnx", "is another file of this build"),
+        (FOLDER / "fused.safetensors", "holds something else than a build log"),
+    ],
+)
+def test_a_log_takes_no_other_files_place(fused: Cli, log: Path, sentence: str) -> None:
+    before = log.read_bytes() if log.exists() else b""
+    result = fused("export", "--trt", "fp16", "--size", "32", "--build-log", log)
+    assert result.code == 1
+    assert f"{log}: {sentence}" in result.err
+    assert log.name == "fp16.onnx" or (log.read_bytes() if log.exists() else b"") == before
     assert not list(FOLDER.glob("*.engine*"))
 
 
@@ -255,6 +276,26 @@ class TestOwnOnnx:
         assert own("export", "net.onnx", "--trt", "fp16", "--name", "mine").code == 0
         assert Path("engines/mine/net.rtx.engine").exists()
 
+    def test_a_name_has_to_be_one(self, own: Cli) -> None:
+        result = own("export", "elsewhere/net.onnx", "--trt", "fp16", "--name", "")
+        assert result.code == 1
+        assert "'' is no model name" in result.err
+
+    def test_words_of_a_model_do_not_pass_for_ours(self, own: Cli) -> None:
+        model = onnx.load("elsewhere/net.onnx")
+        next(node for node in model.graph.node if node.op_type == "Conv").name = "a\nall is well"
+        onnx.save(model, "net.onnx")
+        result = own("export", "net.onnx", "--trt", "fp32")
+        assert result.code == 3
+        assert "a\\nall is well reads fp16" in result.err
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_a_pipe_is_not_waited_for(self, own: Cli) -> None:
+        os.mkfifo("pipe.onnx")
+        result = own("export", "pipe.onnx", "--trt", "fp32")
+        assert result.code == 1
+        assert "pipe.onnx: is a device or a pipe; give the path of an ONNX model" in result.err
+
     def test_inside_the_workspace_stays_in_its_folder(self, own: Cli) -> None:
         Path("elsewhere/net.onnx").rename(FOLDER / "net.onnx")
         assert own("export", FOLDER / "net.onnx", "--trt", "fp16").code == 0
@@ -264,7 +305,7 @@ class TestOwnOnnx:
     def test_of_another_precision_fails_the_check(self, own: Cli, asked: str) -> None:
         result = own("export", "elsewhere/net.onnx", "--trt", asked)
         assert result.code == 3
-        assert f"--trt {asked} was asked for, but in its network" in result.err
+        assert f"--trt {asked} was asked for, but its network is not of it: " in result.err
         assert not Path("engines/net").exists() or not list(Path("engines/net").iterdir())
 
     def test_of_a_fixed_batch_takes_no_profile(self, own: Cli) -> None:

@@ -34,11 +34,12 @@ def layer(name: str, read: str, weight: str, written: str) -> LayerTypes:
         ("fp16", [("a", "fp16", "fp16", "fp32")], ["a reads fp16, weighs with fp16 and writes"]),
         ("fp32", [("a", "int8", "int8", "fp32")], ["a reads int8"]),
         ("int8", [("a", "int8", "int8", "fp16"), ("b", "fp16", "fp16", "fp16")], []),
-        ("int8", [("a", "fp16", "fp16", "fp16")], ["none of its 1 weighted layers reads int8"]),
-        ("int8", [("a", "int8", "int8", "x"), ("b", "int8", "fp16", "x")], ["b reads int8 but"]),
-        ("int8", [("a", "int8", "int8", "x"), ("b", "fp8", "fp8", "x")], ["b reads fp8 but"]),
-        ("fp8", [("a", "int8", "int8", "fp16")], ["none of its 1 weighted layers reads fp8"]),
-        ("fp16", [], ["it has no convolution"]),
+        ("int8", [("a", "fp16", "fp16", "fp16")], ["no weighted layer reads or weighs with int8"]),
+        ("int8", [("a", "int8", "int8", "x"), ("b", "int8", "fp16", "x")], ["b reads int8 and"]),
+        ("int8", [("a", "int8", "int8", "x"), ("b", "fp8", "fp8", "x")], ["b reads fp8 and"]),
+        ("fp8", [("a", "int8", "int8", "fp16")], ["no weighted layer reads or weighs with fp8"]),
+        ("int8", [("a", "int8", "int8", "x"), ("b", "fp32", "int4", "x")], ["b reads fp32 and"]),
+        ("fp16", [], ["no convolution"]),
     ],
 )
 def test_mismatches(precision: str, rows: list[tuple[str, ...]], wrong: list[str]) -> None:
@@ -82,6 +83,8 @@ def test_targets(target: str, types: set[str], products: set[str], possible: boo
          "Version tag does not match. Note: Current Version: 240, Serialized Engine Version: 239)",
          L4, "another version of TensorRT"),
         ("No importer registered for op: Nonsense", L4, "does not know"),
+        ("Failed attempt to rename a layer to q as the new name is already in use. cudaError 35: x",
+         None, "give each node a name of its own"),
     ],
 )  # fmt: skip
 def test_what_tensorrt_says_is_explained(words: str, gpu: Gpu | None, meaning: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from repvgg_deploy.engine import process
-from repvgg_deploy.engine.options import BuildOptions
+from repvgg_deploy.engine.options import BuildOptions, Profile
 from repvgg_deploy.engine.process import build_in_process
 from repvgg_deploy.engine.request import BuildReport, BuildRequest
 from repvgg_deploy.errors import CheckFailed, UserError
@@ -146,6 +146,14 @@ def test_a_python_that_cannot_start_is_told(
         build(save(tmp_path / "m.onnx"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_builder_that_dies_amid_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = 'import os; input(); os.write(1, b\'{"says": ["in\'); os.kill(os.getpid(), 9)'
+    monkeypatch.setattr(process, "_START", code)
+    with pytest.raises(UserError, match="the builder was killed"):
+        build(save(tmp_path / "m.onnx"))
+
+
 def test_the_builder_ends_with_its_parent(tmp_path: Path) -> None:
     """Its stdin closes when the parent dies, however that happens."""
     request = BuildRequest(
@@ -166,7 +174,7 @@ def test_the_builder_ends_with_its_parent(tmp_path: Path) -> None:
     ("model", "sentence"),
     [
         ({"operator": "Nonsense", "domain": "nobody"}, "the Nonsense node 'second'"),
-        ({"shape": ["n", 1, "h", 8]}, "only the batch, the first dimension, may be dynamic"),
+        ({"shape": ["n", 1, "h", 8]}, r"m\.onnx: .* only the batch, the first dimension, may be"),
     ],
 )
 def test_models_that_cannot_be_built(tmp_path: Path, model: dict[str, Any], sentence: str) -> None:
@@ -187,6 +195,70 @@ def test_the_wrong_precision_fails_the_check(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckFailed, match="first reads fp32, weighs with fp32 and writes fp32"):
         build_in_process(request, silent)
+
+
+NET = "<ir_version: 10, opset_import: ['' : 21]> g"
+
+
+def parsed(path: Path, text: str) -> Path:
+    onnx.save(onnx.parser.parse_model(text.replace("'", '"')), path)
+    return path
+
+
+def test_a_model_without_inputs_takes_no_profile(tmp_path: Path) -> None:
+    text = f"{NET} () => (float[1,1,1,1] y) <float[1,1,1,1] x = {{1}}> {{ y = Conv(x, x) }}"
+    with pytest.raises(UserError, match=r"m\.onnx: --profile has no effect: .* takes no input"):
+        build(parsed(tmp_path / "m.onnx", text), profiles=(Profile(1, 2, 3),))
+
+
+def build_as(path: Path, precision: str) -> BuildReport:
+    options = BuildOptions(targets=("sm89",))
+    request = BuildRequest("tensorrt_rtx", str(path), str(path) + ".e", precision, options)
+    return build_in_process(request, silent)
+
+
+#: x, quantized on both sides of what stands between.
+QUANTIZED = """q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+  wd = DequantizeLinear(w, s, z)"""
+SCALE = "float s = {0.5}, int8 z = {0}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"(float[n,2,8] x) => (float[n,1,8] y) <int8[1,2,1] w = {{1, 2}}, {SCALE}> "
+        f"{{ {QUANTIZED} y = Conv(d, wd) }}",  # TensorRT makes it two-dimensional
+        f"(float[n,2,8,8] x) => (float[n,1,8,8] y) <int8[1,2,1,1] w = {{1, 2}}, {SCALE}> "
+        f"{{ {QUANTIZED} i = Identity(d) y = Conv(i, wd) }}",
+        f"(float[n,6,2] x) => (float[n,6,1] y) <int8[2,1] w = {{1, 2}}, {SCALE}> "
+        f"{{ {QUANTIZED} y = MatMul(d, wd) }}",
+    ],
+)
+def test_what_moves_no_value_hides_no_quantization(tmp_path: Path, body: str) -> None:
+    report = build_as(parsed(tmp_path / "m.onnx", f"{NET} {body}"), "int8")
+    assert [(row["input"], row["weight"]) for row in report.layers] == [("int8", "int8")]
+
+
+def test_an_einsum_is_a_matrix_product(tmp_path: Path) -> None:
+    text = (
+        f"{NET} (float[n,1,8,8] x) => (float[n,1,8,8] y)"
+        "<float[1,1,1,1] k = {1}, float[1,1] m = {1}> { c = Conv(x, k) h = Cast<to=10>(c)"
+        " mh = Cast<to=10>(m) e = Einsum<equation='nchw,cd->ndhw'>(h, mh) y = Cast<to=1>(e) }"
+    )
+    with pytest.raises(CheckFailed, match="reads fp16, weighs with fp16 and writes fp16"):
+        build_as(parsed(tmp_path / "m.onnx", text), "fp32")
+
+
+def test_turing_is_left_out_for_a_float32_product_of_quantized_inputs(tmp_path: Path) -> None:
+    text = (
+        f"{NET} (float[n,2] x) => (float[n,1] y) <int8[2,1] w = {{1, 2}}, {SCALE}> "
+        f"{{ {QUANTIZED} y = MatMul(d, wd) }}"
+    )
+    path = parsed(tmp_path / "m.onnx", text)
+    request = BuildRequest("tensorrt_rtx", str(path), str(path) + ".e", "int8", BuildOptions())
+    targets = build_in_process(request, silent).targets
+    assert "sm89" in targets
+    assert "sm75" not in targets
 
 
 def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:

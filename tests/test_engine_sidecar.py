@@ -108,7 +108,7 @@ def test_a_sidecar_of_100_megabytes(cli: Cli) -> None:
     Path("m.engine.json").write_bytes(b" " * 100_000_000)
     result = cli("inspect", "m.engine")
     assert result.code == 1
-    assert "m.engine.json: is too large for a sidecar" in result.err
+    assert "m.engine.json: is damaged (it is too large for a sidecar)" in result.err
 
 
 def test_names_that_would_steer_the_terminal(cli: Cli, machine: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from repvgg_deploy.artifacts import (
     FusedArtifact,
     Source,
     read_sidecar,
+    recorded_source,
     sidecar_path,
     store,
     to_json,
@@ -49,6 +52,22 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, stop: type[BaseExceptio
         raise stop
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """As root, a rename would put a file in the place of /dev/null."""
+    pipe, stream = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    stream.symlink_to("/proc/self/fd/1")
+    for path in (pipe, stream):
+        with (
+            pytest.raises(UserError, match="cannot be written: a device or a pipe stands there"),
+            whole_file(path),
+        ):
+            pytest.fail("nothing is to be written")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stream.is_symlink()
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
@@ -129,6 +148,12 @@ def change_sidecar(path: Path, **changes: object) -> None:
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
 
 
+def swap(path: Path, make: Callable[[Path], object]) -> None:
+    """Put something else in the place of the sidecar."""
+    sidecar_path(path).unlink()
+    make(sidecar_path(path))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -139,6 +164,8 @@ def change_sidecar(path: Path, **changes: object) -> None:
         (lambda p: sidecar_path(p).write_text("[]"), "is damaged"),
         (lambda p: sidecar_path(p).write_text('{"schema": 3, "source": {}}'), "is damaged"),
         (lambda p: sidecar_path(p).write_text("[" * 99_999), "is damaged"),
+        (lambda p: swap(p, os.mkdir), "it is no file"),
+        (lambda p: swap(p, getattr(os, "mkfifo", os.mkdir)), "it is no file"),  # nor is it opened
         (lambda p: change_sidecar(p, schema=1), "another version"),
         (lambda p: change_sidecar(p, source={"path": 5, "sha256": ""}), "path is no str"),
         (lambda p: change_sidecar(p, proof=[]), "proof is no dict"),
@@ -150,6 +177,7 @@ def test_sidecars_are_checked(tmp_path: Path, damage: object, sentence: str) -> 
     damage(path)  # type: ignore[operator]
     with pytest.raises(UserError, match=sentence):
         read_sidecar(path, FusedArtifact)
+    assert recorded_source(path) is None or sidecar_path(path).is_file()
 
 
 def test_json_is_strict() -> None:
@@ -206,6 +234,7 @@ def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
     [
         (lambda root: None, "no checkpoint is fused here yet"),
         (lambda root: (root / "current.json").write_text("{"), "is damaged"),
+        (lambda root: (root / "current.json").write_text("[" * 99_999), "is damaged"),
         (
             lambda root: (root / "current.json").write_text('{"model": "gone"}'),
             "nothing is fused under",

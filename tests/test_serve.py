@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -237,6 +238,13 @@ def test_limits_of_a_fixed_batch_are_refused(cli: Cli, folder: ModelFolder, opti
     assert not REPO.exists()
 
 
+def test_a_delay_without_a_batch_to_fill_is_refused(cli: Cli, folder: ModelFolder) -> None:
+    result = cli("serve", "--triton", REPO, "--max-batch", 1, "--queue-delay", 5)
+    assert result.code == 1
+    assert "leave out --queue-delay, or allow a larger batch" in result.err
+    assert not REPO.exists()
+
+
 def test_rtx_engines_are_left_out_and_said_so(cli: Cli, folder: ModelFolder) -> None:
     write_engine(folder, "fp16.rtx.engine", flavour="rtx", gpu=None)
     result = cli("serve", "--triton", REPO, "--json")
@@ -280,6 +288,14 @@ def test_labels(cli: Cli, folder: ModelFolder) -> None:
     assert {model["labels"] for model in json.loads(result.out)["models"]} == {5}
     assert "net_fp16_onnx: Triton names classes of float32 outputs only" in result.err
     assert "net_fp32_onnx: Triton names" not in result.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_labels_from_a_pipe_are_not_waited_for(cli: Cli, folder: ModelFolder) -> None:
+    os.mkfifo("pipe")
+    result = cli("serve", "--triton", REPO, "--labels", "pipe")
+    assert result.code == 1
+    assert "pipe: is no file; give one class name a line" in result.err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from .console import made, print_json, say, spinner, uninterrupted
 from .subject import refuse_options
 
 if TYPE_CHECKING:
-    from ..steps.engine import Companions, EnginePlan, EngineResult
+    from ..steps.companions import Companions
+    from ..steps.engine import EnginePlan, EngineResult
     from ..steps.export import OnnxResult
     from ..workspace import ModelFolder, Workspace
 
@@ -75,7 +76,7 @@ def command(
     """
     _check_usage(onnx_file, want_onnx, trt, fp16, batch)
     with uninterrupted():
-        from ..steps.engine import Companions
+        from ..steps.companions import Companions
         from ..workspace import Workspace
 
     workspace, companions = Workspace(engines), Companions(timing_cache, build_log)
@@ -177,13 +178,14 @@ def _write_onnx(
 
 def _build_engine(plan: EnginePlan, companions: Companions) -> EngineResult:
     from ..report.engine import built_text
+    from ..report.text import one_line
     from ..steps.engine import export_engine
 
     flavour = plan.flavour
     say(f"{flavour.name} {flavour.version}: {flavour.reason}")
     with spinner(f"building the {flavour.name} engine") as elapsed:
         result = export_engine(
-            plan, companions, warn=lambda message: say(f"{flavour.name} warns: {message}")
+            plan, companions, warn=lambda message: say(one_line(f"{flavour.name} warns: {message}"))
         )
     if result.set_aside is not None:
         say(
@@ -200,6 +202,8 @@ def _check_usage(
     onnx_file: Path | None, want_onnx: bool, trt: str | None, fp16: bool, batch: int | None
 ) -> None:
     """Options that contradict one another, or that would have no effect, are refused."""
+    if trt in ("fp16", "bf16"):
+        refuse_options(("tf32",), f"a {trt} engine has no float32 layer to round")
     if onnx_file is not None:
         if trt is None:
             raise click.UsageError("give --trt with the precision that ONNX is of.")
@@ -214,6 +218,7 @@ def _check_usage(
     if trt is None:
         refuse_options(ENGINE_ONLY, "it is for the engine of --trt")
     if trt in QUANTIZED:
-        refuse_options(("batch", "image_size"), f"--trt {trt} takes the Q/DQ model as it is")
+        unused = ("batch", "image_size") if want_onnx else ("batch", "image_size", "opset")
+        refuse_options(unused, f"--trt {trt} takes the Q/DQ model as it is")
     if batch is not None:
         refuse_options(("profiles",), "--batch fixes the engine's batch size")

@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import UserError
+from ..report.text import one_line
 from .console import say
 
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
@@ -79,7 +80,7 @@ def main() -> None:
         click.echo(f"Error: the system refused: {error}.", err=True)
         sys.exit(1)
     except UserError as error:
-        say(f"Error: {error}")
+        say(one_line(f"Error: {error}"))
         sys.exit(error.exit_code)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -117,7 +117,9 @@ def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_jso
         print_json(chain_dict(chain, again.verdicts))
     if chain.failures:
         first = chain.failures[0]
-        raise CheckFailed(f"{folder.path / first.file}: {first.kind}: {first.detail}.")
+        path = folder.path / first.file
+        detail = first.detail.removeprefix(f"{path}: ")
+        raise CheckFailed(f"{path}: {first.kind}: {detail}.")
     passed = len(chain.checks) - len(chain.unchecked)
     left = count_text(len(chain.unchecked), "check")
     say(f"{count_text(passed, 'check')} passed, {left} not possible here  {elapsed}")

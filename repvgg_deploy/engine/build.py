@@ -50,7 +50,7 @@ def build(request: BuildRequest, say: Say) -> BuildReport:
     if wrong := mismatches(layers, request.precision):
         raise CheckFailed(_wrong_precision(request, "its network", wrong))
     inputs = describe(trt, [network.get_input(i) for i in range(network.num_inputs)])
-    shapes = profile_shapes(inputs, request.options.profiles)
+    shapes = profile_shapes(Path(request.onnx), inputs, request.options.profiles)
     targets: list[str] = []
     if request.module == "tensorrt_rtx":
         targets = pick_targets(cast(TensorRTRTX, trt), request.options.targets, layers)
@@ -75,9 +75,10 @@ def build(request: BuildRequest, say: Say) -> BuildReport:
 
 
 def _wrong_precision(request: BuildRequest, what: str, wrong: list[str]) -> str:
-    more = f", and {len(wrong) - 1} more layers" if len(wrong) > 1 else ""
+    more = f" (and {len(wrong) - 1} more layers)" if len(wrong) > 1 else ""
     return (
-        f"{request.onnx}: --trt {request.precision} was asked for, but in {what} {wrong[0]}{more}; "
+        f"{request.onnx}: --trt {request.precision} was asked for, but {what} is not of it: "
+        f"{wrong[0]}{more}; "
         "name the precision that the model is of, or give one of that precision."
     )
 

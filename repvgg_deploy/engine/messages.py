@@ -12,12 +12,17 @@ from .gpu import Gpu
 #: (what TensorRT says, what it means); the first that fits counts. ``\1`` is what it names.
 _MEANINGS = (
     (
+        r"as the new name is already in use",
+        "nodes of its subgraphs or functions have one name; give each node a name of its own",
+    ),
+    (
         r"Cannot compile for target\(s\) (\w+), because the model contains HW-specific datatypes",
         r"\1 lacks a data type of this network; leave it out of --target, or use --trt fp16",
     ),
     (
         r"for Turing \(SM75\)",
-        "Turing (sm75) cannot run this network; leave sm75 out of --target, or use --trt fp16",
+        "Turing (sm75) cannot run this network; name other GPUs with --target, or use another "
+        "precision",
     ),
     (
         r"within workspace limit|insufficient workspace|Could not find any implementation",
@@ -41,7 +46,7 @@ _MEANINGS = (
         "this TensorRT does not support this GPU; install another version, or use --flavour rtx",
     ),
     (
-        r"[Nn]ot compatible with this version|[Vv]ersion mismatch|[Ss]erializ\w+ .*[Vv]ersion|"
+        r"[Nn]ot compatible with this version|[Vv]ersion mismatch|[Ss]erializ\w+ .*\b[Vv]ersion|"
         r"[Mm]agic [Tt]ag|magicTag",
         "it was made by another version of TensorRT; build it again with this one",
     ),
@@ -67,14 +72,14 @@ def explain(words: str, gpu: Gpu | None) -> str:
 
 
 def _meaning(words: str, gpu: Gpu | None) -> str:
-    if _DRIVER.search(words):
-        if gpu is None:
-            return "this needs an NVIDIA GPU and its driver, and CUDA finds none here"
-        return f"the driver is too old (it supports CUDA {gpu.cuda}); install a newer one"
     for pattern, meaning in _MEANINGS:
         if found := re.search(pattern, words):
             return found.expand(meaning)
-    return ""
+    if not _DRIVER.search(words):  # asked last: without a GPU the parser ends other errors so too
+        return ""
+    if gpu is None:
+        return "this needs an NVIDIA GPU and its driver, and CUDA finds none here"
+    return f"the driver is too old (it supports CUDA {gpu.cuda}); install a newer one"
 
 
 def _shortened(words: str) -> str:

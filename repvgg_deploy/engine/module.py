@@ -26,9 +26,13 @@ class LayerType(Protocol):
     CONVOLUTION: api.Member
     DECONVOLUTION: api.Member
     MATRIX_MULTIPLY: api.Member
+    EINSUM: api.Member
     QUANTIZE: api.Member
     DEQUANTIZE: api.Member
     SHUFFLE: api.Member
+    SQUEEZE: api.Member
+    UNSQUEEZE: api.Member
+    IDENTITY: api.Member
 
 
 class BuilderFlag(Protocol):

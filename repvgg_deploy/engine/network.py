@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from . import api
+from .gpu import this_gpu
 from .messages import explain
 from .module import TensorRT
 from .options import DEFAULT_PROFILE, Profile
@@ -39,7 +40,7 @@ def _parser_error(errors: Sequence[api.ParserError]) -> str:
     first = errors[0]
     operator, node = first.node_operator(), first.node_name()
     place = f"at the {operator} node {node!r}, " if operator else ""
-    return place + explain(first.desc(), None)
+    return place + explain(first.desc(), this_gpu())
 
 
 def describe(trt: TensorRT, tensors: Sequence[api.ITensor]) -> list[dict[str, Any]]:
@@ -55,7 +56,9 @@ def describe(trt: TensorRT, tensors: Sequence[api.ITensor]) -> list[dict[str, An
     ]
 
 
-def profile_shapes(inputs: Sequence[dict[str, Any]], profiles: Sequence[Profile]) -> list[Shapes]:
+def profile_shapes(
+    path: Path, inputs: Sequence[dict[str, Any]], profiles: Sequence[Profile]
+) -> list[Shapes]:
     """Each profile as shapes of every input; a model of fixed shapes has the one it is made for.
 
     Raises:
@@ -65,13 +68,15 @@ def profile_shapes(inputs: Sequence[dict[str, Any]], profiles: Sequence[Profile]
     for tensor in inputs:
         if -1 in tensor["shape"][1:]:
             raise UserError(
-                f"input {tensor['name']!r} has the shape {tensor['shape']}: only the batch, the "
-                "first dimension, may be dynamic (-1); fix the others when you export the model."
+                f"{path}: input {tensor['name']!r} has the shape {tensor['shape']}: only the "
+                "batch, the first dimension, may be dynamic (-1); fix the others when you export "
+                "the model."
             )
     if all(-1 not in tensor["shape"] for tensor in inputs):
         if profiles:
+            shapes = " and ".join(str(tensor["shape"]) for tensor in inputs) or "no input"
             raise UserError(
-                f"--profile has no effect: the model takes {inputs[0]['shape']} and nothing else; "
+                f"{path}: --profile has no effect: the model takes {shapes} and nothing else; "
                 "leave it out, or export the model with a dynamic batch."
             )
         return [{t["name"]: dict.fromkeys(("min", "opt", "max"), t["shape"]) for t in inputs}]

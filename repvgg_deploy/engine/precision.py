@@ -13,6 +13,9 @@ from . import api
 from .module import TensorRT
 from .options import QUANTIZED
 
+#: A layer of int8 and fp8 networks that is not quantized is of these.
+_FLOATS = {"fp32", "fp16", "bf16"}
+
 
 @dataclass(frozen=True)
 class LayerTypes:
@@ -51,6 +54,7 @@ def layer_table(trt: TensorRT, network: api.INetworkDefinition) -> list[LayerTyp
         trt.LayerType.CONVOLUTION: "convolution",
         trt.LayerType.DECONVOLUTION: "deconvolution",
         trt.LayerType.MATRIX_MULTIPLY: "matrix product",
+        trt.LayerType.EINSUM: "matrix product",
     }
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     types = _Types(trt, layers)
@@ -63,7 +67,7 @@ def layer_table(trt: TensorRT, network: api.INetworkDefinition) -> list[LayerTyp
             output=types.written(layer),
         )
         for layer in layers
-        if layer.type in kinds
+        if layer.type in kinds and not (layer.type == trt.LayerType.EINSUM and layer.num_inputs < 2)
     ]
 
 
@@ -74,21 +78,19 @@ def mismatches(layers: list[LayerTypes], precision: str) -> list[str]:
     on both sides or on none, and at least one is; the others are left in a float type on purpose.
     """
     if not layers:
-        return ["it has no convolution and no matrix product whose types could be read"]
+        return ["no convolution and no matrix product is in it whose types could be read"]
     if precision not in QUANTIZED:
         wrong = [row for row in layers if {row.input, row.weight, row.output} != {precision}]
         return [
             f"{row.name} reads {row.input}, weighs with {row.weight} and writes {row.output}"
             for row in wrong
         ]
-    quantized = [row for row in layers if precision in (row.input, row.weight)]
-    if not quantized:
-        return [f"none of its {len(layers)} weighted layers reads {precision}; it has no Q/DQ"]
+    if not any(precision in (row.input, row.weight) for row in layers):
+        return [f"no weighted layer reads or weighs with {precision}: no Q/DQ of it stands there"]
     return [
-        f"{row.name} reads {row.input} but weighs with {row.weight}"
+        f"{row.name} reads {row.input} and weighs with {row.weight}"
         for row in layers
-        if (row.input in QUANTIZED or row.weight in QUANTIZED)
-        and not row.input == row.weight == precision
+        if not row.input == row.weight == precision and not {row.input, row.weight} <= _FLOATS
     ]
 
 
@@ -97,6 +99,8 @@ class _Types:
 
     def __init__(self, trt: TensorRT, layers: list[api.ILayer]) -> None:
         self._trt, self._names = trt, type_names(trt)
+        kinds = trt.LayerType
+        self._same_values = (kinds.SHUFFLE, kinds.SQUEEZE, kinds.UNSQUEEZE, kinds.IDENTITY)
         self._maker: dict[str, api.ILayer] = {}
         for layer in layers:
             for index in range(layer.num_outputs):
@@ -108,7 +112,7 @@ class _Types:
         tensor = layer.get_input(index)
         assert tensor is not None  # a layer of the kinds above has its inputs
         maker = self._maker.get(tensor.name)
-        while maker is not None and maker.type == self._trt.LayerType.SHUFFLE:
+        while maker is not None and maker.type in self._same_values:
             tensor = maker.get_input(0) or tensor
             maker = self._maker.get(tensor.name)
         if maker is not None and maker.type == self._trt.LayerType.DEQUANTIZE:
@@ -131,4 +135,5 @@ class _Types:
     def _name(self, dtype: object) -> str:
         """Of a TensorRT type, or of numpy's in which a kernel comes."""
         numpy_names = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
-        return self._names.get(dtype) or numpy_names.get(str(dtype), str(dtype))
+        words = str(dtype).lower().removeprefix("datatype.")  # such as int4
+        return self._names.get(dtype) or numpy_names.get(words, words)

@@ -69,6 +69,8 @@ def _converse(
         process.wait()
         return None
     for line in process.stdout:
+        if not line.endswith("\n"):
+            break  # it died amid a line
         answer: dict[str, Any] = json.loads(line)
         if "says" not in answer:
             return answer

@@ -64,7 +64,8 @@ def pick_targets(trt: TensorRTRTX, asked: Collection[str], layers: list[LayerTyp
         UserError: a target that does not exist or cannot run it, or none can.
     """
     types = {kind for row in layers for kind in (row.input, row.weight, row.output)}
-    products = {row.input for row in layers if row.kind == "matrix product"}
+    of_products = (row for row in layers if row.kind == "matrix product")
+    products = {kind for row in of_products for kind in (row.input, row.output)}
     known = known_targets(trt)
     check_targets(known, asked, types, products, trt.__version__)
     possible = [target for target in known if not obstacle(target, types, products)]

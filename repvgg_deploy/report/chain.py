@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .proof import verdict_dict
-from .text import table
+from .text import one_line, table
 
 if TYPE_CHECKING:
     from ..steps.chain import Chain
@@ -22,12 +22,15 @@ def chain_text(chain: Chain) -> str:
     results = {(check.file, check.kind): check.passed for check in chain.checks}
     files = dict.fromkeys(check.file for check in chain.checks)
     rows = [
-        (file, *(_WORDS[results.get((file, kind))] for kind in _KINDS))  # what has no row is a dash
+        (
+            one_line(file),
+            *(_WORDS[results.get((file, kind))] for kind in _KINDS),
+        )  # what has no row is a dash
         for file in files
     ]
     lines = [table(("file", *_KINDS.values()), rows)]
     lines += [
-        f"{_WORDS[check.passed]} {check.file}, {_KINDS[check.kind]}: {check.detail}"
+        one_line(f"{_WORDS[check.passed]} {check.file}, {_KINDS[check.kind]}: {check.detail}")
         for check in (*chain.failures, *chain.unchecked)
     ]
     return "\n".join(lines)

@@ -22,6 +22,8 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         UserError: no such file, no text, or an empty line, after which names would be shifted.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: is no file; give one class name a line.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

@@ -93,6 +93,11 @@ def check_batches(models: Sequence[TritonModel], scheduling: Scheduling) -> None
             f"{models[0].first.path}: has a fixed batch; leave out --max-batch and --queue-delay, "
             "or export it without --batch."
         )
+    if scheduling.queue_delay and all(model.max_batch <= 1 for model in models):
+        raise UserError(
+            f"{models[0].first.path}: takes one image at once, so there is no batch to fill; leave "
+            "out --queue-delay, or allow a larger batch."
+        )
     for model in models:
         if model.first.dynamic and model.max_batch < model.smallest:
             raise UserError(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..artifacts import (
     EngineArtifact,
@@ -15,16 +13,17 @@ from ..artifacts import (
     OnnxArtifact,
     Source,
     lineage,
+    load_sidecar,
     read_sidecar,
     sidecar_path,
 )
 from ..checkpoint.hub import fetch, parse_hub
+from ..engine.engine_file import ENDINGS
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..workspace import ModelFolder
+from .chain_contents import Artifact, contradiction
 from .chain_proofs import Again, prove_again, stored_proof
-
-Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,11 @@ def check_chain(folder: ModelFolder, again: Again) -> Chain:
     chain = Chain(folder.path)
     for path in files:
         chain.checks += _check_file(path, again)
+    if all(check.passed is None for check in chain.checks):
+        raise UserError(
+            f"{folder.path}: none of its files has a sidecar, so nothing can be checked; run the "
+            "steps that make them again."
+        )
     return chain
 
 
@@ -86,10 +90,14 @@ def _files(folder: ModelFolder) -> list[Path]:
         lambda path: path == folder.fused,
         lambda path: path in (folder.fused_pth, folder.fused_pkl),
         is_onnx,
-        lambda path: path.suffix == ".engine",
+        _is_engine,
     )
     found = sorted(left | {path for path in folder.path.iterdir() if path.is_file()})
     return [path for stage in stages for path in found if stage(path)]
+
+
+def _is_engine(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
 
 
 def _check_file(path: Path, again: Again) -> list[Check]:
@@ -100,15 +108,18 @@ def _check_file(path: Path, again: Again) -> list[Check]:
         return [check("hash", None, "it has no sidecar, so nothing is known of it")]
     try:
         artifact = _read(path)
+        differs = contradiction(path, artifact)
     except UserError as error:
-        return [check("hash", False, str(error))]
+        return [check("hash", False, str(error).removesuffix("."))]
+    if differs:
+        return [check("hash", False, differs)]
     found = [check("hash", True)]
     source, problem = _find_source(path, artifact.source)
-    if isinstance(artifact, EngineArtifact) and artifact.lineage != _lineage_now(source):
-        problem = problem or "the files it was made from are not those of its lineage any more"
-    gone = source is None and not problem
-    detail = f"{artifact.source.path} is not here" if gone else problem
-    found.append(check("lineage", None if gone else not problem, detail))
+    unknown = "" if source is not None else f"{artifact.source.path} is not here"
+    if isinstance(artifact, EngineArtifact) and source is not None and not problem:
+        problem, unknown = _compare_lineage(artifact.lineage, source)
+    passed = False if problem else None if unknown else True
+    found.append(check("lineage", passed, problem or unknown))
     found.append(check("stored proof", *stored_proof(artifact)))
     if problem:
         return [*found, check("proof", None, "not run, since what it was made from has changed")]
@@ -116,7 +127,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
 
 
 def _read(path: Path) -> Artifact:
-    if path.suffix == ".engine":
+    if _is_engine(path):
         return read_sidecar(path, EngineArtifact)
     if not is_onnx(path):
         return read_sidecar(path, FusedArtifact)
@@ -128,7 +139,7 @@ def _read(path: Path) -> Artifact:
 def _is_fused_graph(path: Path) -> bool:
     """A fused graph and an exported network are told by their records alone."""
     try:
-        return "fused" in json.loads(sidecar_path(path).read_text())
+        return "fused" in load_sidecar(path)
     except (OSError, ValueError, TypeError, RecursionError):
         return False  # read_sidecar says what is wrong with it
 
@@ -148,6 +159,12 @@ def _find_source(path: Path, source: Source) -> tuple[Path | None, str]:
     return found, ""
 
 
-def _lineage_now(source: Path | None) -> list[dict[str, Any]]:
-    made_from = [] if source is None else lineage(source)
-    return [{"path": step.path, "sha256": step.sha256} for step in made_from]
+def _compare_lineage(recorded: list[dict[str, str]], source: Path) -> tuple[str, str]:
+    """What is wrong with the lineage after ``source``, and what of it cannot be told here."""
+    now = [{"path": step.path, "sha256": step.sha256} for step in lineage(source)]
+    last = now[-1]["path"] if now else source.name
+    if len(now) < len(recorded) and now == recorded[: len(now)] and Path(last).name == last:
+        return "", f"no sidecar here says what {last} was made from"
+    if now != recorded:
+        return "the files it was made from are not those of its lineage any more", ""
+    return "", ""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
+from ..artifacts import EngineArtifact, FusedArtifact
 from ..engine.compatible import judge, this_machine
+from ..equivalence.compare import RATIO_LIMIT
 from ..optional import available
 from ..workspace import ModelFolder
+from .chain_contents import Artifact
 from .engine_proof import pick_reference
 from .verify import Verdict, average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading
@@ -30,7 +32,7 @@ class Again:
 
 
 def stored_proof(
-    artifact: FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact,
+    artifact: Artifact,
 ) -> Result:
     """Whether the proof in a sidecar says, figure by figure, that it passed."""
     if artifact.proof is None:
@@ -52,15 +54,15 @@ def stored_proof(
 
 
 def _holds(part: dict[str, Any]) -> bool:
-    numbers = (part.get("ratio"), part.get("limit"))
-    if not all(isinstance(number, (int, float)) for number in numbers):
+    ratio, limit = part.get("ratio"), part.get("limit")
+    if not isinstance(ratio, (int, float)) or not isinstance(limit, (int, float)):
         return False
-    return bool(numbers[0] <= numbers[1]) and part.get("passed") is True  # type: ignore[operator]
+    return 0 <= ratio <= limit <= RATIO_LIMIT and part.get("passed") is True
 
 
 def prove_again(
     path: Path,
-    artifact: FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact,
+    artifact: Artifact,
     source: Path | None,
     again: Again,
 ) -> Result:

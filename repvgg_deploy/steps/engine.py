@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import make_folder, sha256_file, whole_file
 from ..reparam.graph.files import read_proto
 from ..workspace import ModelFolder
-from .build_log import Heard, log_file
+from .companions import Companions, Heard, check_companions, log_file
 from .engine_proof import EngineProof, prove_engine
 
 
@@ -50,14 +50,6 @@ class EnginePlan:
     flavour: Flavour
     options: BuildOptions
     reference: Path | None
-
-
-@dataclass(frozen=True)
-class Companions:
-    """Files beside a build: the builder's timing cache, and a log of all that it said."""
-
-    timing_cache: Path | None = None
-    build_log: Path | None = None
 
 
 def check_request(
@@ -111,6 +103,7 @@ def export_engine(
     """
     cache = companions.timing_cache
     check_supported(plan.flavour, plan.options, cache)
+    check_companions(companions, plan.onnx, plan.engine)
     read_proto(plan.onnx)  # refuses what is no ONNX model, and external data outside its folder
     heard = Heard(warn)
     with log_file(companions.build_log, heard):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..artifacts import FusedOnnxArtifact, read_sidecar, sidecar_path
+from ..artifacts import FusedOnnxArtifact, load_sidecar, read_sidecar, sidecar_path
 from ..errors import UserError
 from ..files import is_onnx, sha256_file, whole_file
 
@@ -32,9 +31,9 @@ def check_output(source: Path, used: Collection[Path], output: Path) -> None:
 def _is_ours(output: Path) -> bool:
     """Whether a sidecar says that a fused graph stood here, even one that changed since."""
     try:
-        record = json.loads(sidecar_path(output).read_text())
+        record = load_sidecar(output)
         return bool(record["file"] == output.name and {"fused", "left"} <= record.keys())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

@@ -29,6 +29,8 @@ def read_proto(path: Path) -> ModelProto:
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the path of an ONNX model.")
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise UserError(f"{path}: is a device or a pipe; give the path of an ONNX model.")
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except FileNotFoundError as error:

@@ -1,0 +1,64 @@
+"""Whether a file is what its own sidecar says: its name, its data files, its precision,
+how its checkpoint was read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
+from ..engine.inspector import inspected_mismatches
+from ..engine.precision import LayerTypes, mismatches
+from ..files import sha256_file
+from ..records import check
+from ..runners.onnx_info import read_onnx_info
+from .weights import Reading
+
+Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact
+
+
+def contradiction(path: Path, artifact: Artifact) -> str:
+    """What differs, beside the file's own hash; empty if nothing does.
+
+    Raises:
+        UserError: an exported ONNX model is none.
+    """
+    if artifact.file != path.name:
+        return f"its sidecar is that of {artifact.file}; give both their names again"
+    if isinstance(artifact, FusedOnnxArtifact):
+        return _data(path, artifact)
+    if isinstance(artifact, OnnxArtifact):
+        found = read_onnx_info(path).precision
+        return "" if found == artifact.precision else _claim(artifact.precision, found)
+    return _layers(artifact) if isinstance(artifact, EngineArtifact) else _reading(artifact)
+
+
+def _reading(artifact: FusedArtifact) -> str:
+    try:
+        check(Reading(**artifact.reading), Reading)
+    except TypeError as error:
+        return f"its sidecar does not say how the checkpoint was read ({error}); fuse it again"
+    return ""
+
+
+def _data(path: Path, artifact: FusedOnnxArtifact) -> str:
+    for name, sha256 in artifact.data.items():
+        file = path.with_name(name) if re.fullmatch(r"(?!\.{1,2}$)[^/\\\x00]+", name) else None
+        if file is None or not file.is_file():
+            return f"its data file {name} is not here; put it beside the model"
+        if sha256_file(file) != sha256:
+            return f"its data file {name} is not the one that its sidecar describes"
+    return ""
+
+
+def _layers(artifact: EngineArtifact) -> str:
+    """The tables that prove an engine's precision are judged again."""
+    keys = ("name", "kind", "input", "weight", "output")
+    rows = [LayerTypes(**{key: layer[key] for key in keys}) for layer in artifact.layers]
+    wrong = mismatches(rows, artifact.precision)
+    wrong += inspected_mismatches(artifact.inspected or [], artifact.precision)
+    return _claim(artifact.precision, wrong[0]) if wrong else ""
+
+
+def _claim(precision: str, found: str) -> str:
+    return f"its sidecar says {precision}, but: {found}"
