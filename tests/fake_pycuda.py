@@ -77,7 +77,8 @@ class FakePycuda:
                 fake.pinned.remove(self)
 
         class Stream:
-            def __init__(self) -> None:
+            def __init__(self, flags: int) -> None:
+                assert flags == 1  # another one waits for the default stream of torch
                 fake.need_context()
                 self.handle = id(self)
 
