@@ -55,7 +55,9 @@ class FakePycuda:
                     if fake.used + size > fake.limit:
                         raise OutOfMemory("cuMemAlloc failed: out of memory")
                     fake.used += size
-                    self.memory = np.full(size, 0xEE, np.uint8)
+                    room = np.full(size + 256, 0xEE, np.uint8)
+                    start = -room.ctypes.data % 256  # CUDA aligns what it allocates
+                    self.memory = room[start : start + size]
                     fake.blocks[int(self)] = self.memory
 
             def __int__(self) -> int:

@@ -176,6 +176,7 @@ class FakeContext:
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert name in self.engine.tensors
+        assert memory % 256 == 0, "IExecutionContext::setTensorAddress asks for this"
         self.addresses[name] = memory
         return memory != 0
 

@@ -113,7 +113,7 @@ def free(machine: Machine, memory: Any) -> None:
 
 
 def test_a_tensor_on_the_gpu_is_read_where_it_lies(machine: Machine, path: Path) -> None:
-    for changes in ({}, {"strides": (3, 1)}, {"byte_offset": 8}):
+    for changes in ({}, {"strides": (3, 1)}, {"byte_offset": 256}):
         memory, array = on_the_gpu(machine, noise(4), **changes)
         with Engine(path) as engine:
             machine.pycuda.copies.clear()
@@ -123,6 +123,16 @@ def test_a_tensor_on_the_gpu_is_read_where_it_lies(machine: Machine, path: Path)
             assert len(array.streams) == 1
             assert array.streams[0] > 2  # a stream of its own, not one of CUDA's defaults
         free(machine, memory)
+
+
+def test_a_slice_that_tensorrt_cannot_read_is_copied(machine: Machine, path: Path) -> None:
+    memory, _ = on_the_gpu(machine, noise(4))
+    array = OnTheGpu(int(memory) + 12, noise(4)[1:])  # the second of four rows on
+    with Engine(path) as engine:
+        machine.pycuda.copies.clear()
+        assert np.array_equal(engine(array)["y"], 2 * noise(4)[1:])
+        assert machine.pycuda.copies == ["across", "down"]
+    free(machine, memory)
 
 
 def test_types_of_arrays_on_the_gpu(machine: Machine, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from .gpu_buffer import GpuBuffer
 from .gpu_device import GpuDevice
 from .gpu_stream import GpuStream, Times
 
+#: Of what TensorRT reads and writes, in bytes (IExecutionContext::setTensorAddress).
+_ALIGNMENT = 256
+
 Input = NDArray[Any] | DeviceArray
 Outputs = dict[str, NDArray[Any]]
 
@@ -145,10 +148,13 @@ class EngineSession:
         self._input_shapes = shapes
 
     def _place(self, tensor: EngineTensor, value: Input) -> int:
-        """Where the engine shall read an input. A graph always reads the same place."""
+        """Where the engine shall read an input. A graph always reads the same place.
+
+        Slices of a tensor on the GPU may begin where TensorRT cannot read.
+        """
         buffer = self._buffers[tensor.name]
         if isinstance(value, DeviceArray):
-            if not self._wants_graph:
+            if not self._wants_graph and value.address % _ALIGNMENT == 0:
                 return value.address
             buffer.reserve(value.nbytes)
             driver = self._driver
