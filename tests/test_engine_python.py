@@ -279,6 +279,39 @@ def test_closing_while_another_thread_is_at_work(machine: Machine, tmp_path: Pat
         assert np.array_equal(result.result()["y"], 2 * noise(2))
 
 
+@pytest.mark.parametrize("at_work", [False, True])
+def test_an_engine_goes_after_its_contexts(machine: Machine, tmp_path: Path, at_work: bool) -> None:
+    """TensorRT-RTX's runtime cache and the engine have to outlive what was made with them."""
+    begun, closed = threading.Event(), threading.Event()
+
+    def compute(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        begun.set()
+        assert closed.wait(10)
+        return {"y": given["x"] * 2}
+
+    network = replace(doubling(), compute=compute)
+    path = machine.engine(tmp_path / "x.engine", network, flavour="rtx", version="1.7.1")
+    engine = Engine(path)
+    gone: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(engine, noise(2))
+        assert begun.wait(10)
+        context = machine.rtx.contexts.pop()
+        for name, thing in {"config": machine.rtx.configs.pop(), "engine": context.engine}.items():
+            weakref.finalize(thing, gone.append, name)
+        weakref.finalize(context, gone.append, "context")
+        del context, thing
+        if not at_work:
+            closed.set()
+            result.result()
+        engine.close()
+        closed.set()
+        result.result()
+    gc.collect()
+    assert gone[0] == "context"
+    assert sorted(gone) == ["config", "context", "engine"]
+
+
 def test_an_engine_of_another_machine_is_refused(machine: Machine, tmp_path: Path) -> None:
     path = machine.engine(tmp_path / "x.engine", doubling(), targets=["sm75"])
     with pytest.raises(UserError, match="does not load here"):

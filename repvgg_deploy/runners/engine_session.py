@@ -116,9 +116,10 @@ class EngineSession:
         }
 
     def close(self) -> None:
-        """Give all memory back. Nothing else works afterwards."""
+        """Give all memory back, that of the execution context too. Nothing works afterwards."""
         if self._graph is not None:
             self._graph.free()
+        del self._context
         for buffer in self._buffers.values():
             buffer.free()
         self._stream.close()
