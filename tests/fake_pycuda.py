@@ -55,7 +55,9 @@ class FakePycuda:
                     if fake.used + size > fake.limit:
                         raise OutOfMemory("cuMemAlloc failed: out of memory")
                     fake.used += size
-                    self.memory = np.full(size, 0xEE, np.uint8)
+                    room = np.full(size + 256, 0xEE, np.uint8)
+                    start = -room.ctypes.data % 256  # CUDA aligns what it allocates
+                    self.memory = room[start : start + size]
                     fake.blocks[int(self)] = self.memory
 
             def __int__(self) -> int:
@@ -77,7 +79,8 @@ class FakePycuda:
                 fake.pinned.remove(self)
 
         class Stream:
-            def __init__(self) -> None:
+            def __init__(self, flags: int) -> None:
+                assert flags == 1  # another one waits for the default stream of torch
                 fake.need_context()
                 self.handle = id(self)
 

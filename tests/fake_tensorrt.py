@@ -93,6 +93,34 @@ class FakeTensorRT:
         return runtime
 
 
+class FakeCache:
+    """An IRuntimeCache of TensorRT-RTX. ``stored`` is what was read from a file."""
+
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.trt, self.stored = trt, b""
+
+    def deserialize(self, data: bytes) -> bool:
+        if data.startswith(b"kernels"):
+            self.stored = data
+        return bool(self.stored)
+
+    def serialize(self) -> bytes:
+        return self.trt.cache
+
+
+class FakeConfig:
+    """An IRuntimeConfig of TensorRT-RTX."""
+
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.cache = FakeCache(trt)
+
+    def create_runtime_cache(self) -> FakeCache:
+        return self.cache
+
+    def set_runtime_cache(self, cache: FakeCache) -> bool:
+        return cache is self.cache
+
+
 class FakeEngine:
     def __init__(self, trt: FakeTensorRT, logger: Any, network: FakeNetwork) -> None:
         self.trt, self.logger, self.network = trt, logger, network
@@ -118,19 +146,8 @@ class FakeEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
         return list(self.network.profiles[profile_index][name])
 
-    def create_runtime_config(self) -> SimpleNamespace:
-        """``stored`` is what was read from a file."""
-        config = SimpleNamespace(stored=b"", uses_cache=False)
-
-        def deserialize(data: bytes) -> bool:
-            if not data.startswith(b"kernels"):
-                return False
-            config.stored = data
-            return True
-
-        cache = SimpleNamespace(deserialize=deserialize, serialize=lambda: self.trt.cache)
-        config.create_runtime_cache = lambda: cache
-        config.set_runtime_cache = lambda given: given is cache
+    def create_runtime_config(self) -> FakeConfig:
+        config = FakeConfig(self.trt)
         self.trt.configs.append(config)
         return config
 
@@ -176,6 +193,7 @@ class FakeContext:
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert name in self.engine.tensors
+        assert memory % 256 == 0, "IExecutionContext::setTensorAddress asks for this"
         self.addresses[name] = memory
         return memory != 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from repvgg_deploy.engine import build
 from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.engine.inspector import inspected_mismatches, inspected_table
 from repvgg_deploy.engine.messages import explain
@@ -19,6 +20,9 @@ from repvgg_deploy.engine.precision import LayerTypes, mismatches
 from repvgg_deploy.engine.request import BuildRequest
 from repvgg_deploy.engine.targets import obstacle
 from repvgg_deploy.engine.timing_cache import use_timing_cache
+from repvgg_deploy.errors import UserError
+
+from .fake_tensorrt import FakeTensorRT, Severity
 
 L4 = Gpu("NVIDIA L4", "sm89", 24 * 10**9, "12.4")
 
@@ -181,6 +185,22 @@ def test_the_driver_is_asked_for_the_gpu(
         check=True,
     )
     assert result.stdout.strip() == found
+
+
+class NoCuda(FakeTensorRT):
+    """What the bindings do where CUDA is unusable: pybind11 for a null pointer."""
+
+    def Builder(self, logger: Any) -> None:
+        logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+def test_a_builder_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", NoCuda())
+    monkeypatch.setattr(build, "this_gpu", lambda: L4)
+    request = BuildRequest("tensorrt", "m.onnx", "m.engine", "fp16", BuildOptions())
+    with pytest.raises(UserError, match=r"m.onnx: .* does not start: the driver is too old \(it"):
+        build.build(request, lambda severity, message: None)
 
 
 class FakeConfig:

@@ -113,7 +113,7 @@ def free(machine: Machine, memory: Any) -> None:
 
 
 def test_a_tensor_on_the_gpu_is_read_where_it_lies(machine: Machine, path: Path) -> None:
-    for changes in ({}, {"strides": (3, 1)}, {"byte_offset": 8}):
+    for changes in ({}, {"strides": (3, 1)}, {"byte_offset": 256}):
         memory, array = on_the_gpu(machine, noise(4), **changes)
         with Engine(path) as engine:
             machine.pycuda.copies.clear()
@@ -123,6 +123,16 @@ def test_a_tensor_on_the_gpu_is_read_where_it_lies(machine: Machine, path: Path)
             assert len(array.streams) == 1
             assert array.streams[0] > 2  # a stream of its own, not one of CUDA's defaults
         free(machine, memory)
+
+
+def test_a_slice_that_tensorrt_cannot_read_is_copied(machine: Machine, path: Path) -> None:
+    memory, _ = on_the_gpu(machine, noise(4))
+    array = OnTheGpu(int(memory) + 12, noise(4)[1:])  # the second of four rows on
+    with Engine(path) as engine:
+        machine.pycuda.copies.clear()
+        assert np.array_equal(engine(array)["y"], 2 * noise(4)[1:])
+        assert machine.pycuda.copies == ["across", "down"]
+    free(machine, memory)
 
 
 def test_types_of_arrays_on_the_gpu(machine: Machine, tmp_path: Path) -> None:
@@ -267,6 +277,39 @@ def test_closing_while_another_thread_is_at_work(machine: Machine, tmp_path: Pat
         engine.close()
         closed.set()
         assert np.array_equal(result.result()["y"], 2 * noise(2))
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_an_engine_goes_after_its_contexts(machine: Machine, tmp_path: Path, at_work: bool) -> None:
+    """TensorRT-RTX's runtime cache and the engine have to outlive what was made with them."""
+    begun, closed = threading.Event(), threading.Event()
+
+    def compute(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        begun.set()
+        assert closed.wait(10)
+        return {"y": given["x"] * 2}
+
+    network = replace(doubling(), compute=compute)
+    path = machine.engine(tmp_path / "x.engine", network, flavour="rtx", version="1.7.1")
+    engine = Engine(path)
+    gone: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(engine, noise(2))
+        assert begun.wait(10)
+        context = machine.rtx.contexts.pop()
+        for name, thing in {"config": machine.rtx.configs.pop(), "engine": context.engine}.items():
+            weakref.finalize(thing, gone.append, name)
+        weakref.finalize(context, gone.append, "context")
+        del context, thing
+        if not at_work:
+            closed.set()
+            result.result()
+        engine.close()
+        closed.set()
+        result.result()
+    gc.collect()
+    assert gone[0] == "context"
+    assert sorted(gone) == ["config", "context", "engine"]
 
 
 def test_an_engine_of_another_machine_is_refused(machine: Machine, tmp_path: Path) -> None:

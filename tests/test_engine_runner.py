@@ -314,7 +314,7 @@ def test_a_cold_and_a_warm_start(machine: Machine, rtx: Path) -> None:
             starts.append(runner.start)
             assert runner.warnings == ["lazy loading is off"]
     assert [start.cache_used for start in starts if start] == [False, True]
-    assert [config.stored for config in machine.rtx.configs] == [b"", b"kernels"]
+    assert [config.cache.stored for config in machine.rtx.configs] == [b"", b"kernels"]
 
 
 def test_what_is_compiled_later_is_kept_too(machine: Machine, rtx: Path) -> None:

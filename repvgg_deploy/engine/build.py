@@ -43,8 +43,14 @@ def build(request: BuildRequest, say: Say) -> BuildReport:
             last_error[0] = message
         say(severity, message)
 
+    def failed(what: str) -> UserError:
+        return UserError(f"{request.onnx}: {what}: {explain(last_error[0], this_gpu())}.")
+
     logger = make_logger(trt, listen)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # pybind11 for a null pointer: CUDA is unusable
+        raise failed("TensorRT's builder does not start") from error
     network = parse(trt, builder, logger, Path(request.onnx))
     layers = layer_table(trt, network)
     if wrong := mismatches(layers, request.precision):
@@ -58,15 +64,14 @@ def build(request: BuildRequest, say: Say) -> BuildReport:
     cache_fits = use_timing_cache(config, request)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        words = explain(last_error[0], this_gpu())
-        raise UserError(f"{request.onnx}: the engine could not be built: {words}.")
+        raise failed("the engine could not be built")
     Path(request.engine).write_bytes(engine)
     store_timing_cache(config, request)
     return BuildReport(
         version=trt.__version__,
         targets=targets,
         layers=[asdict(layer) for layer in layers],
-        inspected=_inspect(trt, logger, request, targets),
+        inspected=_inspect(trt, logger, failed, request, targets),
         inputs=inputs,
         outputs=describe(trt, [network.get_output(i) for i in range(network.num_outputs)]),
         profiles=shapes,
@@ -84,17 +89,27 @@ def _wrong_precision(request: BuildRequest, what: str, wrong: list[str]) -> str:
 
 
 def _inspect(
-    trt: TensorRT, logger: object, request: BuildRequest, targets: list[str]
+    trt: TensorRT,
+    logger: object,
+    failed: Callable[[str], UserError],
+    request: BuildRequest,
+    targets: list[str],
 ) -> list[dict[str, Any]] | None:
     """The engine's own layer table, None where no GPU here can load it."""
     gpu = this_gpu()
     if gpu is None or (targets and gpu.capability not in targets):
         return None
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except (TypeError, RuntimeError) as error:  # as the builder; TensorRT-RTX's needs no CUDA
+        raise failed(
+            "its engine was built, but no runtime starts here to inspect it (an empty "
+            "CUDA_VISIBLE_DEVICES hides the GPU from TensorRT-RTX, which then builds without it)"
+        ) from error
     runtime.engine_host_code_allowed = request.options.version_compatible  # we just built it
     engine = runtime.deserialize_cuda_engine(Path(request.engine).read_bytes())
     if engine is None:
-        raise CheckFailed(f"{request.onnx}: its engine was built, but does not load on this GPU.")
+        raise CheckFailed(str(failed("its engine was built, but does not load on this GPU")))
     inspector = engine.create_engine_inspector()
     rows = inspected_table(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     if wrong := inspected_mismatches(rows, request.precision):

@@ -119,6 +119,7 @@ class EngineRunner:
             live.contexts.save()
             live.session.close()
             self._live = None
+            del live  # the engine goes after its execution context, and while CUDA's is current
 
     def __enter__(self) -> EngineRunner:
         return self

@@ -18,6 +18,9 @@ from .gpu_buffer import GpuBuffer
 from .gpu_device import GpuDevice
 from .gpu_stream import GpuStream, Times
 
+#: Of what TensorRT reads and writes, in bytes (IExecutionContext::setTensorAddress).
+_ALIGNMENT = 256
+
 Input = NDArray[Any] | DeviceArray
 Outputs = dict[str, NDArray[Any]]
 
@@ -113,9 +116,10 @@ class EngineSession:
         }
 
     def close(self) -> None:
-        """Give all memory back. Nothing else works afterwards."""
+        """Give all memory back, that of the execution context too. Nothing works afterwards."""
         if self._graph is not None:
             self._graph.free()
+        del self._context
         for buffer in self._buffers.values():
             buffer.free()
         self._stream.close()
@@ -145,10 +149,13 @@ class EngineSession:
         self._input_shapes = shapes
 
     def _place(self, tensor: EngineTensor, value: Input) -> int:
-        """Where the engine shall read an input. A graph always reads the same place."""
+        """Where the engine shall read an input. A graph always reads the same place.
+
+        Slices of a tensor on the GPU may begin where TensorRT cannot read.
+        """
         buffer = self._buffers[tensor.name]
         if isinstance(value, DeviceArray):
-            if not self._wants_graph:
+            if not self._wants_graph and value.address % _ALIGNMENT == 0:
                 return value.address
             buffer.reserve(value.nbytes)
             driver = self._driver

@@ -10,6 +10,11 @@ from typing import Literal
 from .gpu_device import GpuDevice
 from .pycuda_api import Event, Stream
 
+#: CU_STREAM_NON_BLOCKING, of the CUDA driver API. Any other stream waits for CUDA's legacy default
+#: stream, which torch works in; and while it is recorded as a graph, all use of that one fails, in
+#: every thread (CUDA programming guide, "Prohibited and Unhandled Operations").
+_NON_BLOCKING = 1
+
 Part = Literal["host_to_device", "compute", "device_to_host"]
 
 
@@ -27,7 +32,7 @@ class GpuStream:
 
     def __init__(self, device: GpuDevice) -> None:
         event = device.driver.Event
-        self._streams = [device.driver.Stream()]
+        self._streams = [device.driver.Stream(_NON_BLOCKING)]
         self._events: dict[Part, tuple[Event, Event]] = {
             "host_to_device": (event(), event()),
             "compute": (event(), event()),

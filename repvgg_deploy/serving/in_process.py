@@ -114,6 +114,7 @@ class Engine:
                 live.contexts.save()
             while self._idle:
                 self._idle.pop().close()
+            del live  # the engine goes while the CUDA context is current
 
     def __enter__(self) -> Engine:
         return self
@@ -127,9 +128,16 @@ class Engine:
 
     @contextmanager
     def _session(self) -> Iterator[EngineSession]:
-        """A session that no other call uses meanwhile."""
+        """A session that no other call uses meanwhile.
+
+        What execution contexts were made with is kept until this one is closed or given back: that
+        may be after ``close``, and TensorRT-RTX's runtime cache has to outlive them.
+        """
         with self._lock:
-            session = self._idle.pop() if self._idle else self._new_session()
+            live = self._opened()
+            session = self._idle.pop() if self._idle else None
+        if session is None:  # made beside other calls: TensorRT-RTX compiles here, for seconds
+            session = self._new_session(live)
         try:
             yield session
         except UserError:  # found before it ran, or the next one will say the same
@@ -140,8 +148,7 @@ class Engine:
             raise
         self._give_back(session)
 
-    def _new_session(self) -> EngineSession:
-        live = self._opened()
+    def _new_session(self, live: _Live) -> EngineSession:
         context = live.contexts.make()
         return EngineSession(live.loaded, self._tensors, context, self._device, live.cuda_graph)
 
