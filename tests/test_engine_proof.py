@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from repvgg_deploy.engine import compatible
 from repvgg_deploy.engine.flavour import Flavour
 from repvgg_deploy.engine.gpu import this_platform
+from repvgg_deploy.engine.precision import LayerTypes
 from repvgg_deploy.engine.request import BuildReport, BuildRequest
 from repvgg_deploy.errors import UserError
 
@@ -45,7 +47,7 @@ class Builder:
         return BuildReport(
             version=self.machine.tensorrt.__version__,
             targets=[],
-            layers=[],
+            layers=[asdict(LayerTypes("conv", "convolution", *[request.precision] * 3))],
             inspected=[],
             inputs=[],
             outputs=[],
