@@ -73,8 +73,8 @@ def _tensor(tensor: Mapping[str, Any]) -> str:
 
 
 def _shape(shape: Sequence[int]) -> str:
-    """``Nx3x224x224``: N where the size is free."""
-    return "x".join("N" if size == -1 else str(size) for size in shape)
+    """``Nx3x224x224``: N where the size is free; a single value has no size."""
+    return "x".join("N" if size == -1 else str(size) for size in shape) or "one value"
 
 
 def _profile(profile: Mapping[str, Mapping[str, Sequence[int]]]) -> str:

@@ -29,8 +29,6 @@ def read_engine(path: Path, artifact: EngineArtifact) -> Servable:
     """
 
     def servable() -> Servable:
-        if artifact.flavour != "tensorrt":
-            raise ValueError(f"no flavour: {reprlib.repr(artifact.flavour)}")
         inputs = tuple(map(_tensor, artifact.inputs))
         portable = artifact.options.get("hardware_compatible") is True
         if not artifact.targets:
@@ -92,8 +90,6 @@ def _profile(entry: Any, inputs: tuple[Tensor, ...]) -> Profile:
     if len(sizes) != 1:
         raise ValueError("the batch sizes of its inputs differ")
     least, best, most = sizes.pop()
-    if not all(type(n) is int for n in (least, best, most)) or not (
-        1 <= least <= best <= most <= LARGEST
-    ):
+    if not 1 <= least <= best <= most <= LARGEST:
         raise ValueError(f"{reprlib.repr((least, best, most))} are no batch sizes")
     return Profile(least, best, most)

@@ -140,7 +140,7 @@ def _collect(
             left_out.append(LeftOut(path.name, _RTX))
             continue
         _check_proof(path, engine.proof)
-        _check_lineage(path, fused, _origins(engine))
+        _check_lineage(path, fused, {step["sha256"] for step in engine.lineage})
         servables.append(read_engine(path, engine))
     if not servables:
         raise UserError(
@@ -167,11 +167,6 @@ def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
 def _check_proof(path: Path, proof: dict[str, Any] | None) -> None:
     if proof is not None and proof.get("passed") is False:
         raise UserError(f"{path}: failed its proof; run export again.")
-
-
-def _origins(engine: EngineArtifact) -> set[str]:
-    """The SHA-256 of everything that the engine says to come from."""
-    return {str(step.get("sha256")) for step in engine.lineage if isinstance(step, dict)}
 
 
 def _check_lineage(path: Path, fused: FusedArtifact, origins: set[str]) -> None:
