@@ -69,11 +69,12 @@ def torch_equivalence(duration: float) -> Any:
     ]
 
 
-def torch_speed(duration: float) -> Any:
-    """All layouts of the first network; the others as one would run them."""
-    results = []
-    for name in NAMES:
-        networks, size = forms(name), ZOO[name].image_size
+def torch_speed(name: str) -> Callable[[float], Any]:
+    """A part for each network: compiling them takes minutes."""
+
+    def races(duration: float) -> Any:
+        """All layouts of the first network; the others as one would run them."""
+        networks, size, results = forms(name), ZOO[name].image_size, []
         for layout in LAYOUTS if name == NAMES[0] else ("channels_last",):
             for batch in BATCHES:
                 images = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.float16)
@@ -81,7 +82,9 @@ def torch_speed(duration: float) -> Any:
                     raced = race(networks, mode, images, layout, duration)
                     results.append({"network": name, **raced})
                 torch.compiler.reset()
-    return results
+        return results
+
+    return races
 
 
 def onnxruntime_cuda(duration: float) -> Any:
@@ -151,7 +154,7 @@ def rtx_current(duration: float) -> Any:
 
 PARTS = {
     "torch-equivalence": Part(no_cuda, torch_equivalence),
-    "torch-speed": Part(no_cuda, torch_speed),
+    **{f"torch-speed-{name}": Part(no_cuda, torch_speed(name)) for name in NAMES},
     "onnxruntime-cuda": Part(no_onnxruntime, onnxruntime_cuda),
     "tensorrt": Part(lambda: no_engines("tensorrt"), engines("tensorrt")),
     "rtx": Part(lambda: no_engines("tensorrt_rtx"), engines("rtx")),
