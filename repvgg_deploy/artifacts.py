@@ -87,8 +87,9 @@ class EngineArtifact:
     dynamic; ``profiles`` map every input to its min, opt and max shape. ``layers`` is the typed
     network: what every weighted layer reads, weighs with and writes; ``inspected`` the same of the
     finished engine, None where there was no GPU to ask. ``options`` are the build options.
-    ``lineage`` leads from ``source``, the ONNX model, to the checkpoint. ``proof`` is None until
-    the engine has run.
+    ``data`` maps the files that hold the ONNX model's large weights to their SHA-256. ``lineage``
+    leads from ``source``, the ONNX model, to the checkpoint. ``proof`` is None until the engine has
+    run.
     """
 
     file: str
@@ -109,6 +110,7 @@ class EngineArtifact:
     options: dict[str, Any]
     warnings: list[str]
     proof: dict[str, Any] | None
+    data: dict[str, str] = field(default_factory=dict)
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 

@@ -48,9 +48,20 @@ class ModelFolder:
     def onnx(self, precision: str) -> Path:
         return self.path / f"{precision}.onnx"
 
-    def engine(self, onnx: Path, flavour: str) -> Path:
-        """Named after the ONNX model that it is built from: ``fp16.rtx.engine`` of fp16.onnx."""
-        return self.path / f"{onnx.stem}.{flavour}.engine"
+    def claim_engine(self, onnx: Path, flavour: str) -> Path:
+        """Where the engine of an ONNX model goes: ``fp16.rtx.engine`` for fp16.onnx.
+
+        Raises:
+            UserError: the engine of another model lies there.
+        """
+        engine = self.path / f"{onnx.stem}.{flavour}.engine"
+        recorded = recorded_source(engine)
+        if recorded is not None and (self.path / recorded.path).resolve() != onnx.resolve():
+            raise UserError(
+                f"{engine}: was built from another model ({recorded.path}); move it away, or give "
+                "this one its own folder with --name."
+            )
+        return engine
 
     def onnx_files(self) -> list[Path]:
         """The ONNX models that export left, fp32 first; other files are not ours to judge."""
@@ -121,23 +132,11 @@ class Workspace:
             )
         return folder.fused_onnx
 
-    def claim_engine(self, onnx: Path, name: str | None, flavour: str) -> Path:
-        """Where the engine of a user's own ONNX model goes: beside it, if that is in here.
-
-        Raises:
-            UserError: the engine of another model lies there.
-        """
+    def folder_of(self, onnx: Path, name: str | None) -> ModelFolder:
+        """Where the engine of a user's own ONNX model goes: beside it, if that is in here."""
         inside = onnx.resolve().parent.parent == self.root.resolve()
         own = onnx.resolve().parent.name if inside else onnx.stem
-        folder = self._folder(own if name is None else name)
-        engine = folder.engine(onnx, flavour)
-        recorded = recorded_source(engine)
-        if recorded is not None and (folder.path / recorded.path).resolve() != onnx.resolve():
-            raise UserError(
-                f"{engine}: was built from another model ({recorded.path}); give this one its own "
-                "folder with --name."
-            )
-        return engine
+        return self._folder(own if name is None else name)
 
     def set_current(self, folder: ModelFolder) -> None:
         write_json(self._pointer, {"model": folder.name})

@@ -298,3 +298,20 @@ def test_proofs_nested_deeply_do_not_matter() -> None:
         inner = [inner]
     record: Any = SimpleNamespace(proof={"passed": True, "checks": inner})
     assert stored_proof(record) == (False, "it does not say that it passed")
+
+
+def test_data_files_of_the_model_that_an_engine_was_built_from(cli: Cli) -> None:
+    shutil.copy(golden("official_plain").with_suffix(".onnx"), "plain.onnx")
+    model = onnx.load("plain.onnx")
+    onnx.save(model, "net.onnx", save_as_external_data=True, location="net.data")
+    assert cli("export", "net.onnx", "--trt", "fp32").code == 0
+    engine = Path("engines/net/net.rtx.engine")
+    assert sidecar(engine)["data"] == {"net.data": sha256_file(Path("net.data"))}
+    assert checks(cli, engine.parent)[engine.name, "lineage"] is True
+    content = bytearray(Path("net.data").read_bytes())
+    content[100] ^= 1
+    Path("net.data").write_bytes(content)
+    assert checks(cli, engine.parent, code=3)[engine.name, "lineage"] is False
+    for name in ("../net.data", "/dev/zero", "gone.data"):
+        change_sidecar(engine, data={name: "0" * 64})
+        assert checks(cli, engine.parent, code=3)[engine.name, "lineage"] is False

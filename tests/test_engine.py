@@ -301,6 +301,15 @@ class TestOwnOnnx:
         assert own("export", FOLDER / "net.onnx", "--trt", "fp16").code == 0
         assert (FOLDER / "net.rtx.engine").exists()
 
+    def test_an_engine_of_a_users_own_model_is_not_replaced(self, own: Cli) -> None:
+        Path("elsewhere/net.onnx").rename("elsewhere/fp16.onnx")
+        assert own("export", "elsewhere/fp16.onnx", "--trt", "fp16", "--name", "ckpt").code == 0
+        before = (FOLDER / "fp16.rtx.engine").read_bytes()
+        result = own("export", "--trt", "fp16", "--size", "32")
+        assert result.code == 1
+        assert "was built from another model" in result.err
+        assert (FOLDER / "fp16.rtx.engine").read_bytes() == before
+
     @pytest.mark.parametrize("asked", ["fp32", "bf16", "int8", "fp8"])
     def test_of_another_precision_fails_the_check(self, own: Cli, asked: str) -> None:
         result = own("export", "elsewhere/net.onnx", "--trt", asked)

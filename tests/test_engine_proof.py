@@ -138,6 +138,15 @@ def test_a_timing_cache_of_another_gpu_is_set_aside(cli: Cli, builder: Builder) 
     assert cache.read_bytes() == b"fresh timings"
 
 
+def test_what_was_set_aside_before_stays(cli: Cli, builder: Builder) -> None:
+    cache = Path("timing.cache")
+    for content in (b"of one GPU", b"of another"):
+        cache.write_bytes(content)
+        assert export(cli, "--timing-cache", cache)[0] == 0
+    assert Path("timing.cache.set-aside").read_bytes() == b"of one GPU"
+    assert Path("timing.cache.set-aside-2").read_bytes() == b"of another"
+
+
 def test_a_failed_build_leaves_the_timing_cache(cli: Cli, builder: Builder) -> None:
     cache = Path("timing.cache")
     cache.write_bytes(b"of another GPU")

@@ -106,7 +106,7 @@ def _export_own(
     from ..steps.engine import EnginePlan
 
     chosen = choose_flavour(flavour)
-    place = workspace.claim_engine(onnx, name, chosen.name)
+    place = workspace.folder_of(onnx, name).claim_engine(onnx, chosen.name)
     plan = EnginePlan(onnx, place, precision, chosen, build, reference=onnx)
     return [_build_engine(plan, companions).artifact]
 
@@ -139,7 +139,7 @@ def _export_model(
     artifacts: list[object] = [result.artifact for result in results.values()]
     if trt is not None:
         onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else results[trt].path
-        place = folder.engine(onnx, chosen.name)
+        place = folder.claim_engine(onnx, chosen.name)
         reference = pick_reference(trt, folder.fused, onnx)
         plan = EnginePlan(onnx, place, trt, chosen, build, reference)
         artifacts.append(_build_engine(plan, companions).artifact)

@@ -22,7 +22,7 @@ from ..engine.engine_file import ENDINGS
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..workspace import ModelFolder
-from .chain_contents import Artifact, contradiction
+from .chain_contents import Artifact, changed_data, contradiction
 from .chain_proofs import Again, prove_again, stored_proof
 
 
@@ -118,6 +118,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
     unknown = "" if source is not None else f"{artifact.source.path} is not here"
     if isinstance(artifact, EngineArtifact) and source is not None and not problem:
         problem, unknown = _compare_lineage(artifact.lineage, source)
+        problem = problem or changed_data(source.parent, artifact.data)
     passed = False if problem else None if unknown else True
     found.append(check("lineage", passed, problem or unknown))
     found.append(check("stored proof", *stored_proof(artifact)))

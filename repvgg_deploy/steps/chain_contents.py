@@ -3,7 +3,7 @@ how its checkpoint was read."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
@@ -26,7 +26,7 @@ def contradiction(path: Path, artifact: Artifact) -> str:
     if artifact.file != path.name:
         return f"its sidecar is that of {artifact.file}; give both their names again"
     if isinstance(artifact, FusedOnnxArtifact):
-        return _data(path, artifact)
+        return changed_data(path.parent, artifact.data)
     if isinstance(artifact, OnnxArtifact):
         found = read_onnx_info(path).precision
         return "" if found == artifact.precision else _claim(artifact.precision, found)
@@ -41,13 +41,15 @@ def _reading(artifact: FusedArtifact) -> str:
     return ""
 
 
-def _data(path: Path, artifact: FusedOnnxArtifact) -> str:
-    for name, sha256 in artifact.data.items():
-        file = path.with_name(name) if re.fullmatch(r"(?!\.{1,2}$)[^/\\\x00]+", name) else None
+def changed_data(folder: Path, data: Mapping[str, str]) -> str:
+    """Which of a model's data files is gone or another, empty if none; none is read elsewhere."""
+    for name, sha256 in data.items():
+        inside = not (Path(name).is_absolute() or ".." in Path(name).parts or "\x00" in name)
+        file = folder / name if inside else None
         if file is None or not file.is_file():
-            return f"its data file {name} is not here; put it beside the model"
+            return f"the data file {name} is not here; put it beside the model"
         if sha256_file(file) != sha256:
-            return f"its data file {name} is not the one that its sidecar describes"
+            return f"the data file {name} is not the one that the sidecar describes"
     return ""
 
 

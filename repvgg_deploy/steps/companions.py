@@ -49,6 +49,16 @@ def _is_log(path: Path) -> bool:
     return not start or re.match(rb" *\d+\.\d{3} s  \w", start) is not None
 
 
+def place_aside(cache: Path) -> Path:
+    """Where a timing cache goes that is of no use here; another one set aside before stays."""
+    place = cache.with_name(f"{cache.name}.set-aside")
+    number = 2
+    while place.exists():
+        place = cache.with_name(f"{cache.name}.set-aside-{number}")
+        number += 1
+    return place
+
+
 class Heard:
     """What the builder said: every line for the log, each warning once."""
 

@@ -18,9 +18,9 @@ from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import check_targets, known_targets
 from ..errors import UserError
 from ..files import make_folder, sha256_file, whole_file
-from ..reparam.graph.files import read_proto
+from ..reparam.graph.files import data_files_of, read_proto
 from ..workspace import ModelFolder
-from .companions import Companions, Heard, check_companions, log_file
+from .companions import Companions, Heard, check_companions, log_file, place_aside
 from .engine_proof import EngineProof, prove_engine
 
 
@@ -163,8 +163,7 @@ def _build(
             proof = prove_engine(staged, built, plan.reference)
         artifact = replace(built, proof=proof.record)
         store(plan.engine, staged.replace, lambda sha256: artifact)
-    unused = None if reports[0].cache_fits else cache
-    set_aside = None if unused is None else unused.with_name(f"{unused.name}.set-aside")
+    set_aside = None if reports[0].cache_fits or cache is None else place_aside(cache)
     return EngineResult(plan.engine, artifact, set_aside, proof.reason)
 
 
@@ -193,4 +192,8 @@ def _describe(
         options=asdict(plan.options),
         warnings=warnings,
         proof=None,
+        data={
+            file.relative_to(plan.onnx.parent).as_posix(): sha256_file(file)
+            for file in data_files_of(plan.onnx)
+        },
     )

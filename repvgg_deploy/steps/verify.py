@@ -13,6 +13,7 @@ from torch import Tensor
 from ..artifacts import FusedArtifact, FusedOnnxArtifact, read_sidecar
 from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
+from ..engine.engine_file import is_engine
 from ..engine.load import CheckedEngine, read_engine
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.compare import Comparison, compare
@@ -65,8 +66,8 @@ class Verdict:
 
 
 def open_subject(path: Path, reading: Reading = BY_ITSELF) -> Subject:
-    """A checkpoint, fused weights, ONNX model or engine; the last two are told by their ending."""
-    if path.suffix == ".engine":
+    """A checkpoint, fused weights, ONNX model or engine."""
+    if is_engine(path):
         return read_engine(path)
     return read_onnx_info(path) if is_onnx(path) else read_weights(path, reading)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, TensorProto
 
 from ...errors import UserError
 from ...files import read_error, sha256_file
@@ -76,7 +77,16 @@ def read_model(path: Path) -> OnnxModel:
 def data_files(model: OnnxModel) -> set[Path]:
     """The files in which external tensors lie."""
     tensors = [*model.weights.values(), *inner_tensors(model.skeleton)]
-    folder = model.folder or Path()
+    return _places(tensors, model.folder or Path())
+
+
+def data_files_of(path: Path) -> set[Path]:
+    """The same of a file; UserError as :func:`read_proto`."""
+    model = read_proto(path)
+    return _places([*model.graph.initializer, *inner_tensors(model)], path.parent)
+
+
+def _places(tensors: Iterable[TensorProto], folder: Path) -> set[Path]:
     return {
         folder / find_place(tensor, folder, "the model").location
         for tensor in tensors
