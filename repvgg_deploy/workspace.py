@@ -8,8 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .artifacts import FusedArtifact, read_sidecar, recorded_source, write_json
+from .artifacts import FusedArtifact
 from .errors import UserError
+from .sidecar import read_sidecar, recorded_source, write_json
 
 #: Those that export writes itself.
 ONNX_PRECISIONS = ("fp32", "fp16", "bf16")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from repvgg_deploy.artifacts import EngineArtifact, Source, store
+from repvgg_deploy.artifacts import EngineArtifact, Source
 from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.runners.gpu_device import gpu_device
+from repvgg_deploy.sidecar import store
 
 from .fake_pycuda import FakePycuda
 from .fake_tensorrt import DataType, FakeNetwork, FakeTensorRT

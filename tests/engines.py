@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 import pytest
 
-from repvgg_deploy.artifacts import EngineArtifact, Source, store
+from repvgg_deploy.artifacts import EngineArtifact, Source
 from repvgg_deploy.engine.gpu import Gpu, this_platform
+from repvgg_deploy.sidecar import store
 
 from .graphs import graph
 

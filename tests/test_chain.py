@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from repvgg_deploy.artifacts import sidecar_path
 from repvgg_deploy.engine import flavour
 from repvgg_deploy.files import sha256_file
+from repvgg_deploy.sidecar import sidecar_path
 from repvgg_deploy.steps.chain_proofs import stored_proof
 
 from .conftest import Cli

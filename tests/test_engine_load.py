@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_deploy.artifacts import sidecar_path
 from repvgg_deploy.engine import gpu, load
 from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.engine.load import LoadedEngine, read_engine
 from repvgg_deploy.engine.logger import make_logger
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.sidecar import sidecar_path
 
 from .engine_files import Machine, doubling, fake_machine
 from .fake_tensorrt import FakeTensorRT, Severity

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repvgg_deploy import artifacts
-from repvgg_deploy.artifacts import SCHEMA, EngineArtifact, read_sidecar, sidecar_path
+from repvgg_deploy.artifacts import EngineArtifact
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.report.inspect_engine import engine_text
+from repvgg_deploy.sidecar import SCHEMA, read_sidecar, sidecar_path
 from repvgg_deploy.steps.inspect_engine import inspect_engine
 
 from .conftest import Cli

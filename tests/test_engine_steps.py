@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from repvgg_deploy.artifacts import EngineArtifact, read_sidecar
+from repvgg_deploy.artifacts import EngineArtifact
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
+from repvgg_deploy.sidecar import read_sidecar
 from repvgg_deploy.steps.bench import bench_model
 from repvgg_deploy.steps.export import export_onnx
 from repvgg_deploy.steps.weights import read_weights

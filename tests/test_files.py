@@ -11,17 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_deploy.artifacts import (
-    FusedArtifact,
-    Source,
-    read_sidecar,
-    recorded_source,
-    sidecar_path,
-    store,
-    to_json,
-)
+from repvgg_deploy.artifacts import FusedArtifact, Source
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file, whole_file, whole_folder
+from repvgg_deploy.sidecar import read_sidecar, recorded_source, sidecar_path, store, to_json
 from repvgg_deploy.workspace import ModelFolder, Workspace
 
 

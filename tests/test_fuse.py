@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from repvgg_deploy.artifacts import SCHEMA
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.infer import infer
+from repvgg_deploy.sidecar import SCHEMA
 from repvgg_deploy.steps import fuse as fuse_step
 from repvgg_deploy.steps.weights import Reading
 from repvgg_deploy.workspace import Workspace

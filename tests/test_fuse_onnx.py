@@ -12,13 +12,14 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from repvgg_deploy.artifacts import FusedOnnxArtifact, read_sidecar, sidecar_path
+from repvgg_deploy.artifacts import FusedOnnxArtifact
 from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.reparam.graph import rewrite
 from repvgg_deploy.reparam.graph.model import OnnxModel
 from repvgg_deploy.reparam.linear import LinearConv
+from repvgg_deploy.sidecar import read_sidecar, sidecar_path
 from repvgg_deploy.steps import fuse_onnx as fuse_onnx_step
 from repvgg_deploy.steps.fuse_onnx import fuse_onnx
 from repvgg_deploy.steps.inspect import inspect_onnx

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from repvgg_deploy import artifacts
-from repvgg_deploy.artifacts import sidecar_path
 from repvgg_deploy.engine.gpu import Gpu, this_platform
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.report.inspect_engine import engine_text
+from repvgg_deploy.sidecar import sidecar_path
 from repvgg_deploy.steps.inspect_engine import inspect_engine
 
 from .conftest import Cli

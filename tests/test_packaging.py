@@ -77,6 +77,7 @@ LAYERS = [
     {"runners"},
     {"engine"},
     {"reparam", "models", "checkpoint", "data", "workspace"},
+    {"sidecar"},
     {"artifacts"},
     {"files", "optional", "records"},
     {"errors"},

@@ -14,11 +14,12 @@ import onnx
 import pytest
 import torch
 
-from repvgg_deploy.artifacts import OnnxArtifact, Source, sidecar_path, store
+from repvgg_deploy.artifacts import OnnxArtifact, Source
 from repvgg_deploy.data.demo import demo_checkpoint
 from repvgg_deploy.data.fashion_mnist import CLASSES
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.serving import repository
+from repvgg_deploy.sidecar import sidecar_path, store
 from repvgg_deploy.steps.export import export_onnx
 from repvgg_deploy.steps.fuse import fuse_checkpoint
 from repvgg_deploy.steps.weights import Reading

@@ -8,7 +8,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from repvgg_deploy.artifacts import EngineArtifact, Source, store
+from repvgg_deploy.artifacts import EngineArtifact, Source
+from repvgg_deploy.sidecar import store
 from repvgg_deploy.workspace import ModelFolder
 
 

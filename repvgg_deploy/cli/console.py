@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 def print_json(data: Any) -> None:
     """A result for a machine, on stdout."""
-    from ..artifacts import to_json
+    from ..sidecar import to_json
 
     click.echo(to_json(data))
 

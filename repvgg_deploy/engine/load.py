@@ -9,10 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-from ..artifacts import EngineArtifact, read_sidecar
+from ..artifacts import EngineArtifact
 from ..errors import UserError
 from ..files import read_error
 from ..optional import require
+from ..sidecar import read_sidecar
 from . import api
 from .compatible import differences
 from .flavour import MODULES, NAMES

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact, read_sidecar
+from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact
 from ..errors import UserError
 from ..files import is_onnx, make_folder
+from ..sidecar import read_sidecar
 from ..workspace import ModelFolder
 from .engine import read_engine
 from .group import check_name, group

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..artifacts import OnnxArtifact, read_sidecar, write_json
+from ..artifacts import OnnxArtifact
 from ..bench.environment import environment
 from ..bench.stats import INTERVAL_SAMPLES
 from ..errors import UserError
@@ -21,6 +21,7 @@ from ..optional import available
 from ..runners.onnx_runtime import PROVIDERS, OrtRunner
 from ..runners.protocol import Runner
 from ..runners.torch_network import TorchRunner
+from ..sidecar import read_sidecar, write_json
 from ..workspace import ModelFolder
 from .bench_engines import BuildLike, EngineBench, engine_runtimes
 from .contest import FOLDED, FUSED, RAW, Contest, Progress, hold_contest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from ..artifacts import EngineArtifact, read_sidecar
+from ..artifacts import EngineArtifact
 from ..engine.flavour import MODULES
 from ..engine.gpu import this_gpu
 from ..engine.load import read_engine
@@ -19,6 +19,7 @@ from ..export.graph import to_onnx
 from ..models.network import RepVGG
 from ..optional import available
 from ..runners.engine import EngineRunner
+from ..sidecar import read_sidecar
 from ..workspace import ModelFolder
 from .contest import FUSED, Contest, Progress, hold_contest
 from .weights import TORCH_DTYPE

@@ -6,21 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..artifacts import (
-    EngineArtifact,
-    FusedArtifact,
-    FusedOnnxArtifact,
-    OnnxArtifact,
-    Source,
-    lineage,
-    load_sidecar,
-    read_sidecar,
-    sidecar_path,
-)
+from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact, Source
 from ..checkpoint.hub import fetch, parse_hub
 from ..engine.engine_file import ENDINGS
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
+from ..sidecar import lineage, load_sidecar, read_sidecar, sidecar_path
 from ..workspace import ModelFolder
 from .chain_contents import Artifact, changed_data, contradiction
 from .chain_proofs import Again, prove_again, stored_proof

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..artifacts import sidecar_path
 from ..errors import UserError
 from ..files import whole_file
+from ..sidecar import sidecar_path
 
 
 @dataclass(frozen=True)

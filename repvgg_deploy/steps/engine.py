@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from ..artifacts import EngineArtifact, OnnxArtifact, Source, lineage, read_sidecar, store
+from ..artifacts import EngineArtifact, OnnxArtifact, Source
 from ..engine.flavour import Flavour, check_supported, choose_flavour
 from ..engine.gpu import this_platform
 from ..engine.options import BuildOptions, options_from_dict
@@ -19,6 +19,7 @@ from ..engine.targets import check_targets, known_targets
 from ..errors import UserError
 from ..files import make_folder, sha256_file, whole_file
 from ..reparam.graph.files import data_files_of, read_proto
+from ..sidecar import lineage, read_sidecar, store
 from ..workspace import ModelFolder
 from .companions import Companions, Heard, check_companions, log_file, place_aside
 from .engine_proof import EngineProof, prove_engine

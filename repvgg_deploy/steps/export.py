@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from ..artifacts import FusedArtifact, OnnxArtifact, Source, store
+from ..artifacts import FusedArtifact, OnnxArtifact, Source
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.samples import probe_inputs
 from ..errors import CheckFailed, UserError
@@ -21,6 +21,7 @@ from ..runners.onnx_bf16 import widened
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
+from ..sidecar import store
 from ..workspace import ModelFolder
 from .weights import TORCH_DTYPE, Network, read_weights
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..artifacts import FusedArtifact, Source, store
+from ..artifacts import FusedArtifact, Source
 from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
@@ -20,6 +20,7 @@ from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
+from ..sidecar import store
 from ..workspace import ModelFolder, Workspace
 from .inventory import BlockCount, architecture, count_blocks, training_only
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks

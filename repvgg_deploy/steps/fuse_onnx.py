@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from ..artifacts import FusedOnnxArtifact, Source, store
+from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..errors import CheckFailed, UserError
@@ -20,6 +20,7 @@ from ..reparam.graph.plan import make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from ..reparam.graph.rewrite import carry_out
 from ..runners.onnx_session import Arrays
+from ..sidecar import store
 from .graph_output import check_output, data_in_place
 
 

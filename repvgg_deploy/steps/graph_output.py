@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..artifacts import FusedOnnxArtifact, load_sidecar, read_sidecar, sidecar_path
+from ..artifacts import FusedOnnxArtifact
 from ..errors import UserError
 from ..files import is_onnx, sha256_file, whole_file
+from ..sidecar import load_sidecar, read_sidecar, sidecar_path
 
 
 def check_output(source: Path, used: Collection[Path], output: Path) -> None:

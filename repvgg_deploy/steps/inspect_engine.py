@@ -6,12 +6,13 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..artifacts import EngineArtifact, read_sidecar, sidecar_path
+from ..artifacts import EngineArtifact
 from ..engine.compatible import Machine, Verdict, judge, judge_plan, same_version, this_machine
 from ..engine.engine_file import EngineFile, read_engine_file
 from ..engine.flavour import NAMES
 from ..errors import UserError
 from ..files import sha256_file, whole_file
+from ..sidecar import read_sidecar, sidecar_path
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..artifacts import FusedArtifact, FusedOnnxArtifact, read_sidecar
+from ..artifacts import FusedArtifact, FusedOnnxArtifact
 from ..checkpoint.hub import fetch, parse_hub
 from ..data.samples import load_samples
 from ..engine.engine_file import is_engine
@@ -29,6 +29,7 @@ from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math, pick_device
+from ..sidecar import read_sidecar
 from .fuse import refuse_images
 from .inventory import training_only
 from .verify_engine import compare_engine

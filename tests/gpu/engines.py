@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from repvgg_deploy.artifacts import EngineArtifact, Source, store
+from repvgg_deploy.artifacts import EngineArtifact, Source
 from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.engine.logger import make_logger
+from repvgg_deploy.sidecar import store
 
 from .networks import training_state
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from repvgg_deploy.artifacts import to_json, write_json
 from repvgg_deploy.bench.environment import environment
 from repvgg_deploy.engine.gpu import this_gpu
+from repvgg_deploy.sidecar import to_json, write_json
 
 from .parts import PARTS
 
