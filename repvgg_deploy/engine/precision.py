@@ -83,7 +83,7 @@ def mismatches(layers: list[LayerTypes], precision: str) -> list[str]:
         ]
     quantized = [row for row in layers if precision in (row.input, row.weight)]
     if not quantized:
-        return [f"none of its {len(layers)} weighted layers reads {precision}; it has no Q/DQ"]
+        return [f"none of its {len(layers)} weighted layers reads {precision}"]
     return [
         f"{row.name} reads {row.input} but weighs with {row.weight}"
         for row in layers
