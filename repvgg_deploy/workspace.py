@@ -169,7 +169,7 @@ class Workspace:
         except FileNotFoundError:
             raise UserError(
                 f"{self.root}: no checkpoint is fused here yet; run repvgg-deploy fuse CHECKPOINT "
-                "first (a fused ONNX model is for verify A.onnx B.onnx and your own runtime)."
+                "first, or name a model with --model (export MODEL.onnx --trt needs neither)."
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(

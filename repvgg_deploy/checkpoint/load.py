@@ -89,7 +89,7 @@ def _sniff(path: Path) -> Kind:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of a training checkpoint.") from error
     except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder; give the checkpoint file inside it.") from error
+        raise UserError(f"{path}: is a folder; give a file inside it.") from error
     except OSError as error:
         raise read_error(path, error) from error
     if not head:

@@ -21,8 +21,8 @@ _MEANINGS = (
     ),
     (
         r"for Turing \(SM75\)",
-        "Turing (sm75) cannot run this network; name other GPUs with --target, or use another "
-        "precision",
+        "Turing (sm75) cannot run this network; name --target without sm75, or give "
+        "a model whose layers are fp16 wherever they are not quantized",
     ),
     (
         r"within workspace limit|insufficient workspace|Could not find any implementation",

@@ -86,7 +86,7 @@ def mismatches(layers: list[LayerTypes], precision: str) -> list[str]:
             for row in wrong
         ]
     if not any(precision in (row.input, row.weight) for row in layers):
-        return [f"no weighted layer reads or weighs with {precision}: no Q/DQ of it stands there"]
+        return [f"none of the {len(layers)} weighted layers reads or weighs with {precision}"]
     return [
         f"{row.name} reads {row.input} and weighs with {row.weight}"
         for row in layers

@@ -160,7 +160,8 @@ def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
     for name in asked:
         if name not in found:
             raise UserError(
-                f"--artifact {name}: is not in {folder.path}, which holds {', '.join(found)}."
+                f"--artifact {name}: is not in {folder.path} by that name; give one of "
+                f"{', '.join(found)}."
             )
     return [path for name, path in found.items() if name in asked or not asked]
 

@@ -105,7 +105,9 @@ def _pick_opset(asked: int | None, precision: str) -> int:
     if opset > newest:
         raise UserError(f"opset {opset}: the installed onnx knows opsets up to {newest}.")
     if opset < least:
-        raise UserError(f"opset {opset}: ONNX has no bf16 convolution before {least}; give that.")
+        raise UserError(
+            f"opset {opset}: ONNX has no bf16 convolution before {least}; leave --opset out."
+        )
     return opset
 
 
