@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
@@ -56,6 +56,24 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise write_error(path, error) from error
     return path
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make the folder for what the block writes; if it was not there and the block fails, it goes.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    existed = path.exists()
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # not empty: something else was written there meanwhile
+                path.rmdir()
+        raise
 
 
 @contextmanager

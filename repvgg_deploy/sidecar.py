@@ -112,6 +112,28 @@ def store(
     return artifact
 
 
+def check_bytes(path: Path) -> None:
+    """Of a file of any kind: if it has a sidecar, that is its own.
+
+    Raises:
+        UserError: the file has changed since, or the sidecar is damaged.
+    """
+    try:
+        recorded = load_sidecar(path).get("sha256")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{sidecar_path(path)}: is damaged ({str(error)[:200]}); remove it, or run the step "
+            "that makes it again."
+        ) from error
+    if recorded != sha256_file(path):
+        raise UserError(
+            f"{path}: is not the file that {sidecar_path(path).name} describes; remove that, or "
+            "run the step that makes it again."
+        )
+
+
 def read_sidecar(path: Path, kind: type[A]) -> A:
     """The sidecar of ``path``, checked against the file's bytes.
 
@@ -123,6 +145,8 @@ def read_sidecar(path: Path, kind: type[A]) -> A:
         data = load_sidecar(path)
         if data.pop("schema") != SCHEMA:
             raise UserError(f"{sidecar}: is of another version of this tool; run its step again.")
+        if foreign := set(data) - {field.name for field in dataclasses.fields(kind)}:
+            raise ValueError(f"{min(foreign)!r} does not belong there")
         artifact = kind(**{**data, "source": Source(**data["source"])})
         check(artifact, kind)
     except FileNotFoundError as error:

@@ -134,10 +134,20 @@ class Workspace:
         return folder.fused_onnx
 
     def folder_of(self, onnx: Path, name: str | None) -> ModelFolder:
-        """Where the engine of a user's own ONNX model goes: beside it, if that is in here."""
+        """Where the engine of a user's own ONNX model goes: beside it, if that is in here.
+
+        Raises:
+            UserError: a fused checkpoint has that name by chance.
+        """
         inside = onnx.resolve().parent.parent == self.root.resolve()
         own = onnx.resolve().parent.name if inside else onnx.stem
-        return self._folder(own if name is None else name)
+        folder = self._folder(own if name is None else name)
+        if name is None and not inside and folder.fused.exists():
+            raise UserError(
+                f"{folder.path}: holds a fused checkpoint; name the folder for this model's engine "
+                "with --name."
+            )
+        return folder
 
     def set_current(self, folder: ModelFolder) -> None:
         write_json(self._pointer, {"model": folder.name})

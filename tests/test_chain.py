@@ -78,7 +78,7 @@ def test_a_changed_byte_is_found(chain: Cli, path: Path) -> None:
     path.write_bytes(content)
     assert checks(chain, code=3)[path.name, "hash"] is False
     result = chain("verify")
-    assert f"{path}: is not the file that {path.name}.json describes" in result.err
+    assert f"{path}: hash: is not the file that {path.name}.json describes" in result.err
 
 
 def test_an_onnx_model_and_sidecar_that_agree_but_not_with_the_weights(chain: Cli) -> None:
@@ -100,6 +100,24 @@ def test_an_engine_of_an_earlier_export(chain: Cli) -> None:
     assert (found[MODEL.name, "lineage"], found[ENGINE.name, "lineage"]) == (True, False)
     assert found[ENGINE.name, "proof"] is None
     assert "fp16.onnx has changed since fp16.rtx.engine was made from it" in chain("verify").err
+
+
+@pytest.mark.parametrize("changes", [{"targets": ["sm89"]}, {"version": "1.6.0.1"}])
+def test_a_sidecar_that_contradicts_the_engines_header(
+    chain: Cli, changes: dict[str, object]
+) -> None:
+    change_sidecar(ENGINE, **changes)
+    assert checks(chain, code=3)[ENGINE.name, "hash"] is False
+    inspected = chain("inspect", ENGINE)
+    assert inspected.code == 1
+    for said in (inspected.err, chain("verify").err):
+        assert "but the engine itself says" in said
+
+
+def test_a_sidecar_of_another_kind_of_file(chain: Cli) -> None:
+    shutil.copy(sidecar_path(MODEL), sidecar_path(ENGINE))
+    assert checks(chain, code=3)[ENGINE.name, "hash"] is False
+    assert "does not belong there" in chain("inspect", ENGINE).err
 
 
 def test_a_lineage_that_leads_elsewhere(chain: Cli) -> None:

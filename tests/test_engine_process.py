@@ -270,3 +270,12 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:
     )
     with pytest.raises(OSError, match="No space left"):
         build_in_process(request, silent)
+
+
+def test_models_quantized_by_onnx_runtimes_own_operators(tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    path = save(tmp_path / "m.onnx")
+    quantize_dynamic(path, tmp_path / "dynamic.onnx")
+    with pytest.raises(UserError, match=r"DynamicQuantizeLinear at .* ONNX Runtime's own way"):
+        build(tmp_path / "dynamic.onnx")

@@ -20,6 +20,7 @@ from repvgg_deploy.errors import UserError
 
 from .conftest import Cli
 from .engine_files import GPU, Machine, fake_machine
+from .engines import plan
 from .test_engine_steps import classifier
 
 FOLDER = Path("engines/ckpt")
@@ -37,7 +38,8 @@ class Builder:
     def __call__(self, request: BuildRequest, say: Callable[[str, str], None]) -> BuildReport:
         if self.fails:
             raise UserError(self.fails)
-        data = f"engine {len(self.machine.tensorrt.engines)}".encode()
+        number = len(self.machine.tensorrt.engines)
+        data = plan(version=(10, 13, 0, number))
         network = classifier(request.precision, change=self.change)
         self.machine.tensorrt.engines[data] = network
         Path(request.engine).write_bytes(data)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repvgg_deploy import artifacts
+from repvgg_deploy import sidecar
 from repvgg_deploy.artifacts import EngineArtifact
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
@@ -211,5 +211,5 @@ def test_any_mutation_of_a_sidecar(
         said = str(error)
     else:
         said = engine_text(found)
-        assert json.loads(artifacts.to_json(found))["sidecar"]["file"] == found.sidecar.file
+        assert json.loads(sidecar.to_json(found))["sidecar"]["file"] == found.sidecar.file
     assert said.startswith(str(path))

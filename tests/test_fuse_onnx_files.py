@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from repvgg_deploy import artifacts
+from repvgg_deploy import sidecar
 from repvgg_deploy.equivalence.graph import prove_graphs
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
@@ -243,7 +243,7 @@ def test_a_failure_leaves_the_old_output_whole(
     if moment == "hash":
         monkeypatch.setattr(fuse_onnx_step, "sha256_file", stopped)
     if moment == "sidecar":
-        monkeypatch.setattr(artifacts, "to_json", lambda data: 1 / 0)
+        monkeypatch.setattr(sidecar, "to_json", lambda data: 1 / 0)
     with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
         fuse_onnx(two, output)
     assert snapshot(output.parent) == before

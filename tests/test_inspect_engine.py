@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from repvgg_deploy import artifacts
+from repvgg_deploy import sidecar
 from repvgg_deploy.engine.gpu import Gpu, this_platform
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.report.inspect_engine import engine_text
@@ -54,7 +54,7 @@ def test_json_has_everything(cli: Cli, machine: Any) -> None:
     result = cli("inspect", "m.engine", "--json")
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
-    assert found["sidecar"] == json.loads(artifacts.to_json(made))
+    assert found["sidecar"] == json.loads(sidecar.to_json(made))
     assert found["sha256"] == made.sha256
     assert found["file"]["plan"]["version"] == "10.13.3.9"
     assert found["machine"]["version"] == "10.16.1.11"

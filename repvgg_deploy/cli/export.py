@@ -132,6 +132,8 @@ def _export_model(
             chosen = choose_flavour(flavour)
             check_request(chosen, trt, build, companions.timing_cache)
         except NoTensorRT as error:
+            if flavour != "auto":
+                raise
             missing = error
     results = _write_onnx(folder, sorted(wanted, reverse=True), *onnx_options)
     if missing is not None:

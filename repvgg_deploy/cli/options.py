@@ -70,16 +70,18 @@ class Batches(click.ParamType[list[int]]):
 
 
 class TargetList(click.ParamType[list[str]]):
-    """``sm86,sm89`` as a list of RTX compute capabilities, each once."""
+    """``sm86,sm89`` as a list of RTX compute capabilities, each once; ``8.6`` is sm86 too."""
 
     name = "smNN,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
         if isinstance(value, list):
             return value
-        if not re.fullmatch(r"sm\d+(,sm\d+)*", value.lower()):
+        parts = value.lower().split(",")
+        found = [re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part) for part in parts]
+        if not all(found):
             self.fail(f"{value!r} is no list of targets such as sm86,sm89.", param, ctx)
-        return list(dict.fromkeys(value.lower().split(",")))
+        return list(dict.fromkeys(f"sm{match[1]}{match[2]}" for match in found if match))
 
 
 engines = click.option(

@@ -86,6 +86,21 @@ def differences(
     return [difference for difference in found if difference]
 
 
+def contradiction(plan: Plan, artifact: EngineArtifact) -> str:
+    """What a sidecar says otherwise than the engine's own header; empty if nothing.
+
+    The build number is one byte in the header, which may not hold every one: it is not compared.
+    """
+    same = plan.version is None or same_version(plan.version, artifact.version, compared=3)
+    if plan.flavour != artifact.flavour or not same:
+        named = f"{NAMES[artifact.flavour]} {artifact.version}"
+        return f"names {named}, but the engine itself says {plan.maker}"
+    if plan.targets and not plan.other_targets and set(plan.targets) != set(artifact.targets):
+        ours, own = ", ".join(artifact.targets), ", ".join(plan.targets)
+        return f"names the targets {ours}, but the engine itself says {own}"
+    return ""
+
+
 def judge(artifact: EngineArtifact, machine: Machine) -> Verdict:
     """Of an engine with its sidecar."""
     found = differences(artifact, machine.version, machine.gpu)

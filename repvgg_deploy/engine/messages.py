@@ -12,6 +12,16 @@ from .gpu import Gpu
 #: (what TensorRT says, what it means); the first that fits counts. ``\1`` is what it names.
 _MEANINGS = (
     (
+        r"shiftIsAllZeros|UINT8_AND_ASYMMETRIC",
+        "its Q/DQ nodes have zero points other than 0, or uint8, and TensorRT takes symmetric int8 "
+        "alone; quantize it so (docs/engines.md says how with ONNX Runtime)",
+    ),
+    (
+        r"input has type Int32 but must have type",
+        "a bias is quantized to int32, and TensorRT takes it in float alone; quantize without "
+        "biases (docs/engines.md says how with ONNX Runtime)",
+    ),
+    (
         r"as the new name is already in use",
         "nodes of its subgraphs or functions have one name; give each node a name of its own",
     ),

@@ -39,6 +39,11 @@ def _parser_error(errors: Sequence[api.ParserError]) -> str:
         return "its parser gave no reason"
     first = errors[0]
     operator, node = first.node_operator(), first.node_name()
+    if operator.startswith(("DynamicQuantize", "QLinear", "ConvInteger", "MatMulInteger")):
+        return (
+            f"{operator} at {node!r} is ONNX Runtime's own way to quantize; quantize it with "
+            "QuantizeLinear and DequantizeLinear nodes (docs/engines.md)"
+        )
     place = f"at the {operator} node {node!r}, " if operator else ""
     return place + explain(first.desc(), this_gpu())
 

@@ -11,7 +11,7 @@ from .text import one_line, table
 
 if TYPE_CHECKING:
     from ..steps.chain import Chain
-    from ..steps.verify import Verdict
+    from ..steps.verdict import Verdict
 
 _KINDS = {"hash": "hash", "lineage": "made from", "stored proof": "stored proof", "proof": "proof"}
 _WORDS = {True: "ok", False: "FAILED", None: "-"}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
     from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
-    from ..steps.verify import Verdict
+    from ..steps.verdict import Verdict
 
 
 def proof_lines(proof: Proof) -> list[str]:

@@ -101,7 +101,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
         artifact = _read(path)
         differs = contradiction(path, artifact)
     except UserError as error:
-        return [check("hash", False, str(error).removesuffix("."))]
+        return [check("hash", False, str(error).removeprefix(f"{path}: ").removesuffix("."))]
     if differs:
         return [check("hash", False, differs)]
     found = [check("hash", True)]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
+from ..engine.compatible import contradiction as engine_contradiction
+from ..engine.engine_file import read_engine_file
 from ..engine.inspector import inspected_mismatches
 from ..engine.precision import LayerTypes, mismatches
 from ..files import sha256_file
@@ -21,7 +23,7 @@ def contradiction(path: Path, artifact: Artifact) -> str:
     """What differs, beside the file's own hash; empty if nothing does.
 
     Raises:
-        UserError: an exported ONNX model is none.
+        UserError: an exported ONNX model is none, or an engine.
     """
     if artifact.file != path.name:
         return f"its sidecar is that of {artifact.file}; give both their names again"
@@ -30,7 +32,10 @@ def contradiction(path: Path, artifact: Artifact) -> str:
     if isinstance(artifact, OnnxArtifact):
         found = read_onnx_info(path).precision
         return "" if found == artifact.precision else _claim(artifact.precision, found)
-    return _layers(artifact) if isinstance(artifact, EngineArtifact) else _reading(artifact)
+    if isinstance(artifact, EngineArtifact):
+        differs = engine_contradiction(read_engine_file(path).plan, artifact)
+        return f"its sidecar {differs}" if differs else _layers(artifact)
+    return _reading(artifact)
 
 
 def _reading(artifact: FusedArtifact) -> str:

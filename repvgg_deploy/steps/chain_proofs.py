@@ -13,7 +13,8 @@ from ..optional import available
 from ..workspace import ModelFolder
 from .chain_contents import Artifact
 from .engine_proof import pick_reference
-from .verify import Verdict, average_where_held, verify_pair
+from .verdict import Verdict
+from .verify import average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading
 
 Result = tuple[bool | None, str]

@@ -37,6 +37,7 @@ def examine() -> list[Finding]:
         _onnxruntime(),
         _tensorrt(),
         _rtx(),
+        _pycuda(),
         _hub(),
         Finding("bench uses", True, ", ".join(runtimes_present())),
     ]
@@ -84,8 +85,7 @@ def _tensorrt() -> Finding:
     if trt is None:
         remedy = install_line("tensorrt") if this_gpu() else ""
         return Finding("tensorrt", False, "not installed; it needs an NVIDIA GPU", remedy)
-    pycuda = "with" if available("pycuda.driver") else "without"
-    return Finding("tensorrt", True, f"{trt.__version__}, {pycuda} a usable pycuda")
+    return Finding("tensorrt", True, str(trt.__version__))
 
 
 def _rtx() -> Finding:
@@ -94,6 +94,13 @@ def _rtx() -> Finding:
         return Finding("tensorrt-rtx", False, "not installed", install_line("rtx"))
     targets = ", ".join(known_targets(cast(TensorRTRTX, trt)))
     return Finding("tensorrt-rtx", True, f"{trt.__version__}, builds for {targets}")
+
+
+def _pycuda() -> Finding:
+    if available("pycuda.driver") is None:
+        remedy = "pip install pycuda" if this_gpu() else ""
+        return Finding("pycuda", False, "not usable; running engines needs it, and a GPU", remedy)
+    return Finding("pycuda", True, "for running engines")
 
 
 def _hub() -> Finding:

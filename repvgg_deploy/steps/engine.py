@@ -17,9 +17,9 @@ from ..engine.request import BuildReport, BuildRequest
 from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import check_targets, known_targets
 from ..errors import UserError
-from ..files import make_folder, sha256_file, whole_file
+from ..files import new_folder, sha256_file, whole_file
 from ..reparam.graph.files import data_files_of, read_proto
-from ..sidecar import lineage, read_sidecar, store
+from ..sidecar import check_bytes, lineage, read_sidecar, store
 from ..workspace import ModelFolder
 from .companions import Companions, Heard, check_companions, log_file, place_aside
 from .engine_proof import EngineProof, prove_engine
@@ -106,6 +106,7 @@ def export_engine(
     check_supported(plan.flavour, plan.options, cache)
     check_companions(companions, plan.onnx, plan.engine)
     read_proto(plan.onnx)  # refuses what is no ONNX model, and external data outside its folder
+    check_bytes(plan.onnx)
     heard = Heard(warn)
     with log_file(companions.build_log, heard):
         if cache is None:
@@ -139,8 +140,11 @@ def _build(
     plan: EnginePlan, cache: Path | None, new_cache: Path | None, heard: Heard
 ) -> EngineResult:
     """Build into a folder of its own beside ``plan.engine``, prove it there, move it here."""
-    make_folder(plan.engine.parent)
-    with tempfile.TemporaryDirectory(dir=plan.engine.parent, prefix=".engine.") as folder:
+    home = plan.engine.parent
+    with (
+        new_folder(home),
+        tempfile.TemporaryDirectory(dir=home, prefix=".engine.") as folder,
+    ):
         staged = Path(folder) / plan.engine.name
         reports: list[BuildReport] = []
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..artifacts import EngineArtifact
-from ..engine.compatible import Machine, Verdict, judge, judge_plan, same_version, this_machine
+from ..engine.compatible import Machine, Verdict, contradiction, judge, judge_plan, this_machine
 from ..engine.engine_file import EngineFile, read_engine_file
-from ..engine.flavour import NAMES
 from ..errors import UserError
 from ..files import sha256_file, whole_file
 from ..sidecar import read_sidecar, sidecar_path
@@ -39,23 +38,10 @@ def inspect_engine(path: Path) -> EngineInspection:
         verdict = judge_plan(file.plan, machine)
         return EngineInspection(file, sha256_file(path), None, machine, _as_it_is(file, verdict))
     sidecar = read_sidecar(path, EngineArtifact)
-    _check_maker(file, sidecar)
+    if differs := contradiction(file.plan, sidecar):
+        raise UserError(f"{sidecar_path(path)}: {differs}; run the step that makes it again.")
     verdict = judge(sidecar, machine)
     return EngineInspection(file, sidecar.sha256, sidecar, machine, _as_it_is(file, verdict))
-
-
-def _check_maker(file: EngineFile, sidecar: EngineArtifact) -> None:
-    """The header is the engine's own, so it is right where the two differ.
-
-    Its build number is one byte, which may not hold every one: it is not compared.
-    """
-    plan = file.plan
-    same = plan.version is None or same_version(plan.version, sidecar.version, compared=3)
-    if plan.flavour != sidecar.flavour or not same:
-        raise UserError(
-            f"{sidecar_path(file.path)}: names {NAMES[sidecar.flavour]} {sidecar.version}, but the "
-            f"engine itself says {plan.maker}; run the step that makes it again."
-        )
 
 
 def _as_it_is(file: EngineFile, verdict: Verdict) -> Verdict:

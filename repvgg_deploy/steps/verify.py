@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..artifacts import FusedArtifact, FusedOnnxArtifact
 from ..checkpoint.hub import fetch, parse_hub
-from ..data.samples import load_samples
 from ..engine.engine_file import is_engine
 from ..engine.load import CheckedEngine, read_engine
-from ..equivalence.blocks import prove_blocks
-from ..equivalence.compare import Comparison, compare
-from ..equivalence.graph import GraphProof, prove_graphs
+from ..equivalence.graph import prove_graphs
 from ..equivalence.graph_inputs import read_inputs
-from ..equivalence.proof import Proof, prove_fusion
-from ..equivalence.samples import probe_inputs
+from ..equivalence.proof import prove_fusion
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
-from ..reparam.graph.files import load_model
-from ..runners.onnx_bf16 import widened
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
-from ..runners.onnx_runtime import OrtRunner
-from ..runners.protocol import run
-from ..runners.torch_network import TorchRunner, exact_math, pick_device
+from ..runners.torch_network import pick_device
 from ..sidecar import read_sidecar
 from .fuse import refuse_images
-from .inventory import training_only
+from .verdict import Verdict
+from .verify_blocks import verify_blocks
 from .verify_engine import compare_engine
-from .weights import BY_ITSELF, TORCH_DTYPE, Reading, WeightsFile, proof_samples, read_weights
+from .verify_onnx import verify_onnx
+from .weights import BY_ITSELF, Reading, WeightsFile, proof_samples, read_weights
 
 Subject = WeightsFile | OnnxInfo | CheckedEngine
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The judgement on one pair; ``proof`` where both are weights, block by block.
-
-    ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
-    outside the blocks that are not the same to the bit. For two ONNX models it is the worst
-    output of ``graphs`` (None: no float output).
-    """
-
-    reference: Path
-    candidate: Path
-    end_to_end: Comparison | None
-    proof: Proof | None
-    device: str
-    changed: tuple[str, ...] = ()
-    graphs: GraphProof | None = None
-
-    @property
-    def failures(self) -> list[str]:
-        if self.graphs is not None:
-            return self.graphs.failures
-        lines = [] if self.proof is None else list(self.proof.failures)
-        end = self.end_to_end
-        if self.proof is None and end is not None and not end.passed:
-            lines.append(f"end to end: {end.reason}")
-        return lines + [f"{key}: is not what the reference holds" for key in self.changed]
 
 
 def open_subject(path: Path, reading: Reading = BY_ITSELF) -> Subject:
@@ -109,11 +72,11 @@ def verify_pair(
         if reference.whole is None or candidate.whole is None:
             if images is not None:
                 refuse_images((reference if reference.whole is None else candidate).path)
-            return _verify_blocks(reference, candidate, target)
+            return verify_blocks(reference, candidate, target)
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(reference, WeightsFile)
     assert isinstance(candidate, OnnxInfo)
-    return _verify_onnx(reference, candidate, target, images)
+    return verify_onnx(reference, candidate, target, images)
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
@@ -167,71 +130,6 @@ def _verify_networks(
     return Verdict(reference.path, candidate.path, proof.end_to_end, proof, str(device))
 
 
-def _verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch.device) -> Verdict:
-    """Blocks against their branches, and every other tensor to the bit."""
-    before, after = reference.checkpoint.state, candidate.checkpoint.state
-    fused = {key for block in reference.blocks for key in block.fused_keys}
-    if not fused:
-        raise UserError(
-            f"{reference.path}: holds no block in training form, so there is nothing to prove; "
-            "name the training checkpoint."
-        )
-    if missing := sorted(fused - set(after)):
-        raise UserError(
-            f"{candidate.path}: {missing[0]} is missing, so it is not {reference.path} in its "
-            "deploy form; name two forms of one network."
-        )
-    folded = {key for block in reference.blocks for key in block.keys(before)}
-    dropped = set(training_only(reference))
-    changed = []
-    for key in sorted((set(before) | set(after)) - folded - fused):
-        same = key in before and key in after and _equal(before[key], after[key])
-        if not same and not (key in dropped and key not in after):
-            changed.append(key)
-    proof = prove_blocks(before, after, reference.blocks, device, reference.reading.eps)
-    return Verdict(reference.path, candidate.path, None, proof, str(device), tuple(changed))
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Equal in numbers, or to the bit, as NaN is to itself."""
-    bits = (tensor.flatten().contiguous().view(torch.uint8) for tensor in (first, second))
-    return torch.equal(first, second) or (first.dtype == second.dtype and torch.equal(*bits))
-
-
-def _verify_onnx(
-    reference: WeightsFile, candidate: OnnxInfo, device: torch.device, images: Path | None
-) -> Verdict:
-    network = reference.network
-    if network.spec.in_channels != candidate.channels:
-        raise UserError(
-            f"{candidate.path}: takes images of {candidate.channels} channels and "
-            f"{reference.path} of {network.spec.in_channels}; these are two networks."
-        )
-    samples = _samples_for(candidate, images)
-    precision = candidate.precision
-    with exact_math():
-        truth = run(TorchRunner(network.build(torch.float64), device), samples)
-        own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
-    try:
-        output = run(OrtRunner(_runnable(candidate)), samples, candidate.batch)
-        end_to_end = compare("end to end", truth, own, output, precision)
-    except UserError as error:
-        raise _naming(candidate.path, error) from error
-    return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
-
-
-def _runnable(model: OnnxInfo) -> Path | bytes:
-    if model.precision != "bf16":
-        return model.path
-    wide: bytes = widened(load_model(model.path)).SerializeToString()
-    return wide
-
-
-def _naming(path: Path, error: UserError) -> UserError:
-    """``error`` with the file it is about, unless it names that already."""
-    return error if str(error).startswith(str(path)) else UserError(f"{path}: {error}")
-
-
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
     """Two ONNX models of any inputs and outputs."""
     samples = None if inputs is None else read_inputs(inputs)
@@ -247,17 +145,3 @@ def _region_ends(reference: Path, candidate: Path) -> list[str]:
         return [str(region["end"]) for region in artifact.fused] if ours else []
     except (UserError, OSError, KeyError, TypeError):
         return []  # another tool's work: only the outputs are known to be the same
-
-
-def _samples_for(info: OnnxInfo, images: Path | None) -> NDArray[np.float32]:
-    """Inputs of the model's own shape; for a fixed batch, a whole number of batches."""
-    if images is None:
-        count = 8 if info.batch is None else info.batch * -(-8 // info.batch)
-        return probe_inputs(info.channels, info.height, info.width, count)
-    samples = load_samples(images, info.channels)
-    if samples.shape[2:] != (info.height, info.width):
-        raise UserError(f"{images}: {info.path} takes images of {info.height}x{info.width} pixels.")
-    usable = len(samples) - len(samples) % (info.batch or 1)
-    if usable == 0:
-        raise UserError(f"{images}: {info.path} takes {info.batch} images at once; give that many.")
-    return samples[:usable]

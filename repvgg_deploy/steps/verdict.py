@@ -1,0 +1,38 @@
+"""The judgement on one pair of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..equivalence.compare import Comparison
+from ..equivalence.graph import GraphProof
+from ..equivalence.proof import Proof
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on one pair; ``proof`` where both are weights, block by block.
+
+    ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
+    outside the blocks that are not the same to the bit. For two ONNX models it is the worst
+    output of ``graphs`` (None: no float output).
+    """
+
+    reference: Path
+    candidate: Path
+    end_to_end: Comparison | None
+    proof: Proof | None
+    device: str
+    changed: tuple[str, ...] = ()
+    graphs: GraphProof | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        if self.graphs is not None:
+            return self.graphs.failures
+        lines = [] if self.proof is None else list(self.proof.failures)
+        end = self.end_to_end
+        if self.proof is None and end is not None and not end.passed:
+            lines.append(f"end to end: {end.reason}")
+        return lines + [f"{key}: is not what the reference holds" for key in self.changed]
