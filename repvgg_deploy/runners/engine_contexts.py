@@ -101,4 +101,7 @@ def make_contexts(loaded: LoadedEngine, cuda_graph: bool, eager: bool) -> Contex
 def _made(loaded: LoadedEngine, context: api.IExecutionContext | None) -> api.IExecutionContext:
     if context is None:
         raise loaded.failed("TensorRT makes no execution context for it")
+    # Engines are built with details for the inspector; as markers for a profiler they cost time in
+    # each inference (IExecutionContext::setNvtxVerbosity).
+    context.nvtx_verbosity = loaded.trt.ProfilingVerbosity.NONE
     return context
