@@ -114,6 +114,8 @@ class OnnxParser(Protocol):
 
 
 class EngineInspector(Protocol):
+    execution_context: IExecutionContext
+
     def get_engine_information(self, format: Member) -> str: ...
 
 
