@@ -68,6 +68,7 @@ class FakeTensorRT:
 
     DataType, TensorLocation, TensorIOMode, Logger = DataType, Location, Mode, Severity
     CudaGraphStrategy = IntEnum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"])
+    ProfilingVerbosity = IntEnum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "NONE", "DETAILED"])
     DynamicShapesKernelSpecializationStrategy = IntEnum("Strategy", ["LAZY", "EAGER"])
 
     class ILogger:

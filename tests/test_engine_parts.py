@@ -7,13 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from repvgg_deploy.engine import build
 from repvgg_deploy.engine.gpu import Gpu
-from repvgg_deploy.engine.inspector import inspected_mismatches, inspected_table
+from repvgg_deploy.engine.inspector import (
+    inspect_layers,
+    inspected_mismatches,
+    inspected_table,
+)
 from repvgg_deploy.engine.messages import explain
 from repvgg_deploy.engine.options import BuildOptions
 from repvgg_deploy.engine.precision import LayerTypes, mismatches
@@ -158,6 +163,38 @@ def test_the_inspectors_types(words: str, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"Layers": 3}', '{"Layers": ["name only"]}'])
 def test_an_inspector_that_says_nothing_is_no_failure(text: str) -> None:
     assert inspected_table(text) == []
+
+
+class DynamicEngine:
+    """Its batch is dynamic; the inspector is as NVIDIA describes setExecutionContext."""
+
+    def __init__(self, memory: bool) -> None:
+        self.context = SimpleNamespace(shapes={}) if memory else None
+        if self.context is not None:
+            self.context.set_input_shape = self.context.shapes.__setitem__
+
+    def create_execution_context(self) -> SimpleNamespace | None:
+        return self.context
+
+    def create_engine_inspector(self) -> SimpleNamespace:
+        inspector = SimpleNamespace(execution_context=None)
+
+        def information(format: object) -> str:
+            context = inspector.execution_context
+            known = context is not None and context.shapes == {"x": [32, 3, 8, 8]}
+            return engine_json("Half" if known else "N/A due to dynamic shapes")
+
+        inspector.get_engine_information = information
+        return inspector
+
+
+@pytest.mark.parametrize(("memory", "read"), [(True, ["fp16"]), (False, [])])
+def test_the_inspector_needs_the_shapes(memory: bool, read: list[str]) -> None:
+    trt: Any = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))
+    engine: Any = DynamicEngine(memory)
+    sizes = {size: [batch, 3, 8, 8] for size, batch in (("min", 1), ("opt", 32), ("max", 128))}
+    (row,) = inspect_layers(trt, engine, {"x": sizes})
+    assert row["inputs"] == read
 
 
 STUB = """

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from repvgg_deploy.engine import build as engine_build
 from repvgg_deploy.engine import process
+from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.engine.options import BuildOptions, Profile
 from repvgg_deploy.engine.process import build_in_process
 from repvgg_deploy.engine.request import BuildReport, BuildRequest
@@ -76,6 +79,36 @@ def test_a_build(tmp_path: Path) -> None:
         }
     ]
     assert {severity for severity, _ in heard} >= {"verbose", "info"}
+
+
+@pytest.mark.parametrize("read", ["Float", "Half", "N/A due to dynamic shapes"])
+def test_the_finished_engine_is_asked_where_a_gpu_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """The builder is real, the runtime is not: it would need the GPU."""
+    import tensorrt_rtx
+
+    layer = {"Name": "first", "ParameterType": "Convolution", "Inputs": [{"Format/Datatype": read}]}
+    inspector = SimpleNamespace(
+        get_engine_information=lambda format: json.dumps({"Layers": [layer]})
+    )
+    engine = SimpleNamespace(
+        create_engine_inspector=lambda: inspector, create_execution_context=lambda: None
+    )
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
+    monkeypatch.setattr(tensorrt_rtx, "Runtime", lambda logger: runtime)
+    monkeypatch.setattr(engine_build, "this_gpu", lambda: Gpu("NVIDIA L4", "sm89", 1, "13.0"))
+    heard: list[str] = []
+    onnx_path, to = save(tmp_path / "m.onnx"), tmp_path / "engine"
+    request = BuildRequest("tensorrt_rtx", str(onnx_path), str(to), "fp32", BuildOptions())
+    if read == "Half":
+        with pytest.raises(CheckFailed, match="in the finished engine first reads fp16"):
+            engine_build.build(request, silent)
+        return
+    report = engine_build.build(request, lambda severity, message: heard.append(message))
+    assert report.inspected is not None
+    assert report.inspected[0]["inputs"] == (["fp32"] if read == "Float" else [])
+    assert any("names no types" in message for message in heard) == (read != "Float")
 
 
 def test_the_building_process_imports_no_torch(tmp_path: Path) -> None:

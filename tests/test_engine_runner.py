@@ -75,6 +75,13 @@ def test_inference_and_its_times(machine: Machine, path: Path) -> None:
         assert runner.start.cache_used is None  # TensorRT has no runtime cache
 
 
+def test_no_markers_for_a_profiler(machine: Machine, path: Path) -> None:
+    """They cost time in each inference of an engine that was built with details."""
+    with running(machine, doubling(), path) as runner:
+        runner.run(noise(2))
+    assert machine.tensorrt.contexts[0].nvtx_verbosity.name == "NONE"
+
+
 def test_outputs_are_the_callers_own(machine: Machine, path: Path) -> None:
     with running(machine, doubling(), path) as runner:
         first, _ = runner.run(noise(2))

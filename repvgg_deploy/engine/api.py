@@ -114,10 +114,14 @@ class OnnxParser(Protocol):
 
 
 class EngineInspector(Protocol):
+    execution_context: IExecutionContext
+
     def get_engine_information(self, format: Member) -> str: ...
 
 
 class IExecutionContext(Protocol):
+    nvtx_verbosity: Member
+
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool: ...
     def get_tensor_shape(self, name: str) -> Sequence[int]: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...

@@ -14,11 +14,11 @@ from typing import Any, cast
 from ..errors import CheckFailed, UserError
 from .config import make_config
 from .gpu import this_gpu
-from .inspector import inspected_mismatches, inspected_table
+from .inspector import inspect_layers, inspected_mismatches
 from .logger import make_logger
 from .messages import explain
 from .module import TensorRT
-from .network import describe, parse, profile_shapes
+from .network import Shapes, describe, parse, profile_shapes
 from .precision import layer_table, mismatches
 from .request import BuildReport, BuildRequest
 from .rtx_api import TensorRTRTX
@@ -67,11 +67,14 @@ def build(request: BuildRequest, say: Say) -> BuildReport:
         raise failed("the engine could not be built")
     Path(request.engine).write_bytes(engine)
     store_timing_cache(config, request)
+    inspected = _inspect(trt, logger, failed, request, targets, shapes[0])
+    if inspected is not None and not any(row["inputs"] for row in inspected):
+        say("warning", "the engine inspector names no types: those of the network alone are proved")
     return BuildReport(
         version=trt.__version__,
         targets=targets,
         layers=[asdict(layer) for layer in layers],
-        inspected=_inspect(trt, logger, failed, request, targets),
+        inspected=inspected,
         inputs=inputs,
         outputs=describe(trt, [network.get_output(i) for i in range(network.num_outputs)]),
         profiles=shapes,
@@ -94,6 +97,7 @@ def _inspect(
     failed: Callable[[str], UserError],
     request: BuildRequest,
     targets: list[str],
+    shapes: Shapes,
 ) -> list[dict[str, Any]] | None:
     """The engine's own layer table, None where no GPU here can load it."""
     gpu = this_gpu()
@@ -110,8 +114,7 @@ def _inspect(
     engine = runtime.deserialize_cuda_engine(Path(request.engine).read_bytes())
     if engine is None:
         raise CheckFailed(str(failed("its engine was built, but does not load on this GPU")))
-    inspector = engine.create_engine_inspector()
-    rows = inspected_table(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    rows = inspect_layers(trt, engine, shapes)
     if wrong := inspected_mismatches(rows, request.precision):
         raise CheckFailed(_wrong_precision(request, "the finished engine", wrong))
     return rows

@@ -10,6 +10,9 @@ import json
 import re
 from typing import Any
 
+from . import api
+from .module import TensorRT
+from .network import Shapes
 from .options import QUANTIZED
 
 #: Types in the inspector's tensor formats, such as "Channel major FP16 format where ...".
@@ -20,6 +23,21 @@ _TYPES = (
     ("fp8", r"\bFP8\b|E4M3"),
     ("int8", r"\bInt8\b|\bINT8\b"),
 )
+
+
+def inspect_layers(trt: TensorRT, engine: api.ICudaEngine, shapes: Shapes) -> list[dict[str, Any]]:
+    """The table of a loaded engine, at the shapes that its first profile, ``shapes``, is tuned for.
+
+    Of an engine whose batch is dynamic the inspector names no types ("N/A due to dynamic shapes")
+    unless it has a context with all input shapes (IEngineInspector::setExecutionContext).
+    """
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context()
+    if context is not None:  # None: too little memory
+        for name, sizes in shapes.items():
+            context.set_input_shape(name, sizes["opt"])
+        inspector.execution_context = context
+    return inspected_table(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def inspected_table(text: str) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ class HardwareCompatibilityLevel(Protocol):
 
 
 class ProfilingVerbosity(Protocol):
+    NONE: api.Member
     DETAILED: api.Member
 
 

@@ -23,6 +23,9 @@ def use_timing_cache(config: api.IBuilderConfig, request: BuildRequest) -> bool:
 
 
 def store_timing_cache(config: api.IBuilderConfig, request: BuildRequest) -> None:
+    """For the next build, where one is wanted."""
+    if request.new_cache is None:
+        return
     cache = config.get_timing_cache()
-    if request.new_cache is not None and cache is not None:
+    if cache is not None:
         Path(request.new_cache).write_bytes(cache.serialize())

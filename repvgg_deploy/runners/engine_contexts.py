@@ -12,6 +12,9 @@ from .runtime_cache import RuntimeCacheFile
 class Contexts(Protocol):
     """Makes contexts of one engine, with its CUDA context current.
 
+    Several may run one optimization profile at once: since TensorRT 10 they share profiles, always
+    (NvInfer.h, PreviewFeature::kPROFILE_SHARING_0806), whatever an older line of its header says.
+
     ``records``: the session has to record CUDA graphs itself, if they are wanted. ``cache_used``:
     the runtime took kernels from its cache; None where it has none, since none are compiled.
     """
@@ -98,4 +101,7 @@ def make_contexts(loaded: LoadedEngine, cuda_graph: bool, eager: bool) -> Contex
 def _made(loaded: LoadedEngine, context: api.IExecutionContext | None) -> api.IExecutionContext:
     if context is None:
         raise loaded.failed("TensorRT makes no execution context for it")
+    # Engines are built with details for the inspector; as markers for a profiler they cost time in
+    # each inference (IExecutionContext::setNvtxVerbosity).
+    context.nvtx_verbosity = loaded.trt.ProfilingVerbosity.NONE
     return context

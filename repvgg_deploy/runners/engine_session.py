@@ -117,6 +117,7 @@ class EngineSession:
 
     def close(self) -> None:
         """Give all memory back, that of the execution context too. Nothing works afterwards."""
+        self.wait()  # an interrupted inference may still run, and TensorRT frees under it
         if self._graph is not None:
             self._graph.free()
         del self._context
