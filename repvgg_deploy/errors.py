@@ -4,9 +4,19 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A user mistake or bad file: one sentence that names the cause and says what to do."""
+    """A user mistake or bad file: one sentence that names the cause and says what to do.
+
+    ``code`` are lines of code that the sentence ends in, for the user to run.
+    """
 
     exit_code = 1
+
+    def __init__(self, sentence: str, code: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence, self.code = sentence, code
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n{self.code}" if self.code else self.sentence
 
 
 class CheckFailed(UserError):

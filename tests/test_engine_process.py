@@ -102,7 +102,7 @@ def test_the_finished_engine_is_asked_where_a_gpu_is(
     onnx_path, to = save(tmp_path / "m.onnx"), tmp_path / "engine"
     request = BuildRequest("tensorrt_rtx", str(onnx_path), str(to), "fp32", BuildOptions())
     if read == "Half":
-        with pytest.raises(CheckFailed, match="in the finished engine first reads fp16"):
+        with pytest.raises(CheckFailed, match="the finished engine is not of it: first reads fp16"):
             engine_build.build(request, silent)
         return
     report = engine_build.build(request, lambda severity, message: heard.append(message))

@@ -22,8 +22,11 @@ from .check import check_storage
 from .numpy_pickle import read_numpy_pickle
 from .unwrap import EMA, RAW, unwrap
 
-_ADVICE = f""", and loading it could run any code that the file brings along, so it is refused. \
-Where you trust the file and have its code base, turn it into a state dict and give that:
+_REFUSED = (
+    ", and loading it could run any code that the file brings along, so it is refused. Where you "
+    "trust the file and have its code base, turn it into a state dict and give that:"
+)
+_CODE = f"""\
     ckpt = torch.load("model.pt", map_location="cpu", weights_only=False)
     names = {(*EMA, *RAW)}
     model = next(filter(None, map(ckpt.get, names))) if type(ckpt) is dict else ckpt

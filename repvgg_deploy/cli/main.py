@@ -80,7 +80,9 @@ def main() -> None:
         click.echo(f"Error: the system refused: {error}.", err=True)
         sys.exit(1)
     except UserError as error:
-        say(one_line(f"Error: {error}"))
+        say(one_line(f"Error: {error.sentence}"))
+        if error.code:
+            say(error.code)
         sys.exit(error.exit_code)
     finally:
         signal.signal(signal.SIGTERM, before)
