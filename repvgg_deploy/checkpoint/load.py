@@ -116,7 +116,7 @@ def _read_torch(path: Path) -> Any:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch names it in its message
         if isinstance(error, pickle.UnpicklingError) and refused:
             holds = f"holds Python objects besides tensors ({refused[1].rstrip('.')})"
-            raise UserError(f"{path}: {holds}{_ADVICE}") from error
+            raise UserError(f"{path}: {holds}{_REFUSED}", _CODE) from error
         raise UserError(
             f"{path}: is truncated or damaged; copy or download the checkpoint again."
         ) from error
