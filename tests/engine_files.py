@@ -11,7 +11,7 @@ import pytest
 
 from repvgg_deploy.artifacts import EngineArtifact, Source
 from repvgg_deploy.engine.gpu import Gpu
-from repvgg_deploy.runners.gpu_device import gpu_device
+from repvgg_deploy.runners.tensorrt.device import gpu_device
 from repvgg_deploy.sidecar import store
 
 from .fake_pycuda import FakePycuda

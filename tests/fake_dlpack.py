@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg_deploy.runners.dlpack import _Tensor
+from repvgg_deploy.runners.tensorrt.dlpack import _Tensor
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 _Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from repvgg_deploy import Engine, UserError
-from repvgg_deploy.runners import dlpack
+from repvgg_deploy.runners.tensorrt import dlpack
 
 from .engine_files import Machine, doubling, fake_machine
 from .fake_dlpack import OnTheGpu

@@ -20,9 +20,10 @@ import pytest
 
 from repvgg_deploy.engine.load import read_engine
 from repvgg_deploy.errors import UserError
-from repvgg_deploy.runners import cuda_graph, gpu_device
-from repvgg_deploy.runners.engine import EngineRunner
 from repvgg_deploy.runners.protocol import run
+from repvgg_deploy.runners.tensorrt import cuda_graph
+from repvgg_deploy.runners.tensorrt import device as gpu_device
+from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 
 from .engine_files import Machine, doubling, fake_machine
 from .fake_tensorrt import DataType, FakeNetwork, Location, numpy_type
@@ -528,7 +529,7 @@ machine = fake_machine(pytest.MonkeyPatch())
 path = machine.engine(Path(sys.argv[1]), doubling())
 with repvgg_deploy.Engine(path) as engine:
     print(engine(np.ones((2, 3), np.float32))["y"].sum())
-from repvgg_deploy.runners.engine import EngineRunner
+from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 assert EngineRunner
 assert not {"torch", "onnx"} & set(sys.modules)
 """

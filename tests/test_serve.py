@@ -18,7 +18,7 @@ from repvgg_deploy.artifacts import OnnxArtifact, Source
 from repvgg_deploy.data.demo import demo_checkpoint
 from repvgg_deploy.data.fashion_mnist import CLASSES
 from repvgg_deploy.files import sha256_file
-from repvgg_deploy.serving import repository
+from repvgg_deploy.serving.triton import repository
 from repvgg_deploy.sidecar import sidecar_path, store
 from repvgg_deploy.steps.export import export_onnx
 from repvgg_deploy.steps.fuse import fuse_checkpoint
@@ -463,7 +463,9 @@ def test_a_failure_leaves_nothing_behind(
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(number, "no")
 
-    owner = {"copyfile": "repvgg_deploy.serving.repository.shutil", "mkdtemp": "tempfile"}[place]
+    owner = {"copyfile": "repvgg_deploy.serving.triton.repository.shutil", "mkdtemp": "tempfile"}[
+        place
+    ]
     monkeypatch.setattr(f"{owner}.{place}", refuse)
     result = cli("serve", "--triton", REPO)
     assert result.code == 1

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repvgg_deploy.engine.options import Profile
-from repvgg_deploy.serving.model import Scheduling, TritonModel, check_batches, configuration
-from repvgg_deploy.serving.pbtxt import Word, render
-from repvgg_deploy.serving.servable import LARGEST, Servable, Tensor
+from repvgg_deploy.serving.triton.model import Scheduling, TritonModel, check_batches, configuration
+from repvgg_deploy.serving.triton.pbtxt import Word, render
+from repvgg_deploy.serving.triton.servable import LARGEST, Servable, Tensor
 
 from .triton import SCHEMA, check_rules, parse
 

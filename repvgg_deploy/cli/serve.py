@@ -75,8 +75,8 @@ def command(
         raise click.UsageError("nothing to write; give --triton DIR.")
     with uninterrupted():
         from ..report.serve import plan_lines, verdict
-        from ..serving.model import Scheduling
-        from ..serving.triton import plan_triton, write_triton
+        from ..serving.triton.model import Scheduling
+        from ..serving.triton.plan import plan_triton, write_triton
         from ..workspace import Workspace
 
     with spinner("reading the artifacts"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..serving.model import TritonModel
-from ..serving.triton import Plan, Written
+from ..serving.triton.model import TritonModel
+from ..serving.triton.plan import Plan, Written
 
 
 def plan_lines(plan: Plan) -> list[str]:

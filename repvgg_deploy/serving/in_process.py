@@ -15,12 +15,12 @@ import numpy as np
 from ..artifacts import EngineArtifact
 from ..engine.load import LoadedEngine, read_engine
 from ..errors import UserError
-from ..runners.dlpack import from_dlpack
-from ..runners.engine_contexts import Contexts, make_contexts
-from ..runners.engine_io import read_tensors
-from ..runners.engine_session import EngineSession, Input, Outputs
-from ..runners.engine_tensors import EngineTensor, Shape, shape_text
-from ..runners.gpu_device import gpu_device
+from ..runners.tensorrt.contexts import Contexts, make_contexts
+from ..runners.tensorrt.device import gpu_device
+from ..runners.tensorrt.dlpack import from_dlpack
+from ..runners.tensorrt.io import read_tensors
+from ..runners.tensorrt.session import EngineSession, Input, Outputs
+from ..runners.tensorrt.tensors import EngineTensor, Shape, shape_text
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..export.graph import to_onnx
 from ..models.network import RepVGG
 from ..optional import available
-from ..runners.engine import EngineRunner
+from ..runners.tensorrt.runner import EngineRunner
 from ..sidecar import read_sidecar
 from ..workspace import ModelFolder
 from .contest import FUSED, Contest, Progress, hold_contest

@@ -14,13 +14,13 @@ from ..equivalence.compare import UNIT_ROUNDOFF, Comparison, compare
 from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..reparam.graph.files import load_model
-from ..runners.engine import EngineRunner
-from ..runners.engine_tensors import EngineTensor
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_info import OnnxInfo
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
+from ..runners.tensorrt.runner import EngineRunner
+from ..runners.tensorrt.tensors import EngineTensor
 from ..runners.torch_network import TorchRunner, exact_math
 from .weights import TORCH_DTYPE, WeightsFile
 

@@ -18,9 +18,9 @@ from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.optional import available
-from repvgg_deploy.runners.engine import EngineRunner
 from repvgg_deploy.runners.onnx_runtime import PROVIDERS, OrtRunner
 from repvgg_deploy.runners.protocol import run
+from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math
 from repvgg_deploy.steps.contest import FUSED, RAW, hold_contest
 

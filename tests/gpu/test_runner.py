@@ -19,7 +19,7 @@ import torch
 from repvgg_deploy import Engine, UserError
 from repvgg_deploy.engine.load import read_engine
 from repvgg_deploy.optional import available
-from repvgg_deploy.runners.engine import EngineRunner
+from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 
 from ..engine_files import Machine, doubling
 from ..fake_tensorrt import DataType, FakeNetwork

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ..engine.options import PRECISIONS, Profile
-from ..errors import UserError
+from ...engine.options import PRECISIONS, Profile
+from ...errors import UserError
 
 #: Our names of element types, and Triton's own (model_config.proto, DataType).
 _TYPES = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact, FusedArtifact, OnnxArtifact
-from ..errors import UserError
-from ..files import is_onnx, make_folder
-from ..sidecar import read_sidecar
-from ..workspace import ModelFolder
+from ...artifacts import EngineArtifact, FusedArtifact, OnnxArtifact
+from ...errors import UserError
+from ...files import is_onnx, make_folder
+from ...sidecar import read_sidecar
+from ...workspace import ModelFolder
 from .engine import read_engine
 from .group import check_name, group
 from .labels import check_labels, known_labels, read_labels

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from ..errors import UserError
-from ..optional import require
+from ...errors import UserError
+from ...optional import require
 from .pycuda_api import Driver
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..engine import api
-from ..engine.load import LoadedEngine
-from ..errors import UserError
+from ...engine import api
+from ...engine.load import LoadedEngine
+from ...errors import UserError
+from .buffer import GpuBuffer
 from .cuda_graph import CudaGraph
+from .device import GpuDevice
 from .dlpack import DeviceArray
-from .engine_tensors import EngineTensor, EngineTensors, Shape
-from .gpu_buffer import GpuBuffer
-from .gpu_device import GpuDevice
-from .gpu_stream import GpuStream, Times
+from .stream import GpuStream, Times
+from .tensors import EngineTensor, EngineTensors, Shape
 
 #: Of what TensorRT reads and writes, in bytes (IExecutionContext::setTensorAddress).
 _ALIGNMENT = 256

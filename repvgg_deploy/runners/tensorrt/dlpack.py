@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..optional import require
+from ...errors import UserError
+from ...optional import require
 
 if TYPE_CHECKING:
     from typing_extensions import CapsuleType

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import read_error, sha256_file, whole_files, whole_folder
+from ...errors import UserError
+from ...files import read_error, sha256_file, whole_files, whole_folder
 from .servable import Servable
 
 CONFIG_FILE = "config.pbtxt"

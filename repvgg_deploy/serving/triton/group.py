@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..errors import UserError
+from ...errors import UserError
 from .model import Scheduling, TritonModel
 from .servable import Servable
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.load import CheckedEngine
-from ..errors import UserError
-from .engine_contexts import Contexts, make_contexts
-from .engine_io import read_tensors
-from .engine_session import EngineSession, Outputs
-from .gpu_device import gpu_device
-from .gpu_stream import Times
-from .protocol import Array
+from ...engine.load import CheckedEngine
+from ...errors import UserError
+from ..protocol import Array
+from .contexts import Contexts, make_contexts
+from .device import gpu_device
+from .io import read_tensors
+from .session import EngineSession, Outputs
+from .stream import Times
 
 _FLOAT_KINDS = "fV"  # bfloat16 and the like are "V" to numpy
 

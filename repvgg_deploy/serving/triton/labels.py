@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..artifacts import FusedArtifact
-from ..data.demo import demo_checkpoint
-from ..data.fashion_mnist import CLASSES
-from ..errors import UserError
-from ..files import read_error, sha256_file
+from ...artifacts import FusedArtifact
+from ...data.demo import demo_checkpoint
+from ...data.fashion_mnist import CLASSES
+from ...errors import UserError
+from ...files import read_error, sha256_file
 
 
 def known_labels(fused: FusedArtifact) -> list[str] | None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact
-from ..engine.options import Profile
-from ..sidecar import sidecar_path
+from ...artifacts import EngineArtifact
+from ...engine.options import Profile
+from ...sidecar import sidecar_path
 from .servable import (
     LARGEST,
     Servable,

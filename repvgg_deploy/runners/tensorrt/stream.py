@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from .gpu_device import GpuDevice
+from .device import GpuDevice
 from .pycuda_api import Event, Stream
 
 #: CU_STREAM_NON_BLOCKING, of the CUDA driver API. Any other stream waits for CUDA's legacy default

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.load import LoadedEngine
-from ..engine.precision import type_names
-from ..errors import UserError
-from ..optional import require
-from .engine_tensors import EngineTensor, EngineTensors, Range, Shape
+from ...engine.load import LoadedEngine
+from ...engine.precision import type_names
+from ...errors import UserError
+from ...optional import require
+from .tensors import EngineTensor, EngineTensors, Range, Shape
 
 #: Types that numpy has under another name, and those that only ml_dtypes brings.
 _NUMPY = {"fp32": "float32", "fp16": "float16"}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
 
 Shape = tuple[int, ...]
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .gpu_device import GpuDevice
+from ...errors import UserError
+from .device import GpuDevice
 from .pycuda_api import DeviceAllocation, PagelockedHostAllocation, Stream
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from ..engine.gpu import driver
-from ..errors import UserError
+from ...engine.gpu import driver
+from ...errors import UserError
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
 _Handle = ctypes.c_void_p

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from ..engine import api, rtx_api
-from ..engine.load import LoadedEngine
+from ...engine import api, rtx_api
+from ...engine.load import LoadedEngine
 from .runtime_cache import RuntimeCacheFile
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from onnx import TensorProto, ValueInfoProto
 
-from ..artifacts import OnnxArtifact
-from ..errors import UserError
-from ..reparam.graph.external import is_external
-from ..reparam.graph.files import read_proto
-from ..reparam.graph.model import inner_tensors
+from ...artifacts import OnnxArtifact
+from ...errors import UserError
+from ...reparam.graph.external import is_external
+from ...reparam.graph.files import read_proto
+from ...reparam.graph.model import inner_tensors
 from .servable import Servable, Tensor, check_precision, check_shapes, make_tensor, undamaged
 
 _TYPES: dict[int, str] = {
