@@ -1,0 +1,126 @@
+"""What export does, each part with the lines that it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.options import QUANTIZED, BuildOptions
+from .console import made, say, spinner
+
+if TYPE_CHECKING:
+    from ..steps.companions import Companions
+    from ..steps.engine import EnginePlan, EngineResult
+    from ..steps.export import OnnxResult
+    from ..workspace import ModelFolder, Workspace
+
+#: Opset, image size (height, width) and batch; None as the options of those names have it.
+OnnxOptions = tuple[int | None, tuple[int, int] | None, int | None]
+
+
+def export_own(
+    onnx: Path,
+    workspace: Workspace,
+    name: str | None,
+    precision: str,
+    flavour: str,
+    build: BuildOptions,
+    companions: Companions,
+) -> list[object]:
+    """The engine of an ONNX model that the user brings."""
+    from ..engine.flavour import choose_flavour
+    from ..steps.engine import EnginePlan
+
+    chosen = choose_flavour(flavour)
+    place = workspace.folder_of(onnx, name).claim_engine(onnx, chosen.name)
+    plan = EnginePlan(onnx, place, precision, chosen, build, reference=onnx)
+    return [_build_engine(plan, companions).artifact]
+
+
+def export_model(
+    folder: ModelFolder,
+    wanted: set[str],
+    trt: str | None,
+    onnx_options: OnnxOptions,
+    flavour: str,
+    build: BuildOptions,
+    companions: Companions,
+) -> list[object]:
+    """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model."""
+    from ..engine.flavour import NoTensorRT, choose_flavour
+    from ..steps.engine import EnginePlan, check_request, quantized_onnx
+    from ..steps.engine_proof import pick_reference
+
+    missing: NoTensorRT | None = None
+    if trt is not None:
+        wanted = wanted | ({trt} - set(QUANTIZED))
+        try:
+            chosen = choose_flavour(flavour)
+            check_request(chosen, trt, build, companions.timing_cache)
+        except NoTensorRT as error:
+            if flavour != "auto":
+                raise
+            missing = error
+    results = _write_onnx(folder, sorted(wanted, reverse=True), *onnx_options)
+    if missing is not None:
+        raise missing  # only now: the ONNX model is of use without an engine
+    artifacts: list[object] = [result.artifact for result in results.values()]
+    if trt is not None:
+        onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else results[trt].path
+        place = folder.claim_engine(onnx, chosen.name)
+        reference = pick_reference(trt, folder.fused, onnx)
+        plan = EnginePlan(onnx, place, trt, chosen, build, reference)
+        artifacts.append(_build_engine(plan, companions).artifact)
+    return artifacts
+
+
+def _write_onnx(
+    folder: ModelFolder,
+    precisions: list[str],
+    opset: int | None,
+    image_size: tuple[int, int] | None,
+    batch: int | None,
+) -> dict[str, OnnxResult]:
+    from ..report.proof import check_line
+    from ..report.text import counts_text
+    from ..steps.export import export_onnx
+
+    results = {}
+    for precision in precisions:
+        with spinner(f"writing {precision} ONNX") as elapsed:
+            results[precision] = result = export_onnx(
+                folder, precision=precision, opset=opset, image_size=image_size, batch=batch
+            )
+        before, after = counts_text(result.before), counts_text(result.after)
+        simplified = "onnxsim left it so" if before == after else f"after onnxsim {after}"
+        say(f"{result.path.name}: {before}; {simplified}")
+        say(f"{result.path.name}: {check_line(result.checks)}")
+        made(result.path, elapsed, f"{precision}, opset {result.artifact.opset}, checked")
+    if not all(result.fused_proved for result in results.values()):
+        say(
+            "note: the fused weights carry no proof of their own (fused with --no-verify, or "
+            "before they came here); the ONNX model was checked against them."
+        )
+    return results
+
+
+def _build_engine(plan: EnginePlan, companions: Companions) -> EngineResult:
+    from ..report.engine import built_text
+    from ..report.text import one_line
+    from ..steps.engine import export_engine
+
+    flavour = plan.flavour
+    say(f"{flavour.name} {flavour.version}: {flavour.reason}")
+    with spinner(f"building the {flavour.name} engine") as elapsed:
+        result = export_engine(
+            plan, companions, warn=lambda message: say(one_line(f"{flavour.name} warns: {message}"))
+        )
+    if result.set_aside is not None:
+        say(
+            f"note: {companions.timing_cache}: the timing cache there is of another TensorRT or "
+            f"GPU, or damaged, so it was not used; it lies at {result.set_aside} now."
+        )
+    if result.unproved and flavour.gpu is not None:
+        say(f"note: the engine was not run: {result.unproved}")
+    made(result.path, elapsed, built_text(result.artifact))
+    return result
