@@ -48,8 +48,9 @@ def export_model(
 ) -> list[object]:
     """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model."""
     from ..engine.flavour import NoTensorRT, choose_flavour
-    from ..steps.engine import EnginePlan, check_request, quantized_onnx
+    from ..steps.engine import EnginePlan
     from ..steps.engine_proof import pick_reference
+    from ..steps.engine_request import check_request, quantized_onnx
 
     missing: NoTensorRT | None = None
     if trt is not None:

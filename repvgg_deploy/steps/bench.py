@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..artifacts import OnnxArtifact
+from ..artifacts import FusedArtifact, OnnxArtifact
 from ..bench.environment import environment
 from ..bench.stats import INTERVAL_SAMPLES
 from ..errors import UserError
@@ -31,6 +31,7 @@ from .weights import Reading, read_weights
 
 RUNTIMES = ("torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda", "tensorrt", "rtx")
 ENGINE_RUNTIMES = RUNTIMES[4:]
+_NOTHING_UNFUSED = "the checkpoint was fused already, so there is no unfused network to compare"
 
 
 @dataclass(frozen=True)
@@ -86,45 +87,30 @@ def bench_model(
         UserError: a runtime that is not here, a checkpoint that is gone or has changed, or an
             engine whose runtime was asked for and that cannot be measured.
     """
-    present = runtimes_present()
-    for name in runtimes or []:
-        if name not in present:
-            raise UserError(f"runtime {name}: not usable here; usable are {', '.join(present)}.")
+    wanted = _pick_runtimes(runtimes)
     fused = folder.read_fused()
     deploy = read_weights(folder.fused).network
     size = image_size or _exported_size(folder) or default_image_size(deploy.spec)
     threads = threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
 
-    networks, notes = {FUSED: deploy.build()}, []
-    if fused.source_form == "train":
-        train = read_weights(source_checkpoint(fused), Reading(**fused.reading)).network.build()
-        networks = {RAW: train, FOLDED: fold_conv_bn(train), **networks}
-    else:
-        notes.append("the checkpoint was fused already, so there is no unfused network to compare")
+    unfused = _unfused(fused)
+    networks = {**unfused, FUSED: deploy.build()}
+    notes = [] if unfused else [_NOTHING_UNFUSED]
 
     contests = []
-    wanted = runtimes or present
-    for name in wanted:
-        if name in ENGINE_RUNTIMES:
-            continue
+    for name in (name for name in wanted if name not in ENGINE_RUNTIMES):
         for batch in batches:
             runners = dict(_runners(name, networks, size, threads))
             shape = (batch, deploy.spec.in_channels, *size)
             contests.append(hold_contest(name, runners, shape, duration, progress))
     flavours = [name for name in wanted if name in ENGINE_RUNTIMES]
     if flavours or runtimes is None:
-        unfused = {label: net for label, net in networks.items() if label != FUSED}
         asked = runtimes is not None
         engines = EngineBench(batches, duration, unfused, fused.sha256, build_like, asked, progress)
         engines.run(folder, flavours)
         contests, notes = contests + engines.contests, notes + engines.notes
-    notes += [
-        f"{contest.runtime}, batch {contest.batch}: fewer than {INTERVAL_SAMPLES} samples, so no "
-        "interval; give a longer --duration"
-        for contest in contests
-        if any(ratio.low is None for ratio in contest.speedups.values())
-    ]
+    notes += _without_interval(contests)
     result = BenchResult(
         model=folder.name,
         architecture=fused.architecture,
@@ -139,6 +125,31 @@ def bench_model(
     )
     write_json(folder.bench, result)
     return result
+
+
+def _pick_runtimes(asked: list[str] | None) -> list[str]:
+    present = runtimes_present()
+    for name in asked or []:
+        if name not in present:
+            raise UserError(f"runtime {name}: not usable here; usable are {', '.join(present)}.")
+    return asked or present
+
+
+def _unfused(fused: FusedArtifact) -> dict[str, RepVGG]:
+    """The training network as it is and with conv-BN folded; empty where there is none."""
+    if fused.source_form != "train":
+        return {}
+    train = read_weights(source_checkpoint(fused), Reading(**fused.reading)).network.build()
+    return {RAW: train, FOLDED: fold_conv_bn(train)}
+
+
+def _without_interval(contests: list[Contest]) -> list[str]:
+    return [
+        f"{contest.runtime}, batch {contest.batch}: fewer than {INTERVAL_SAMPLES} samples, so no "
+        "interval; give a longer --duration"
+        for contest in contests
+        if any(ratio.low is None for ratio in contest.speedups.values())
+    ]
 
 
 def _runners(

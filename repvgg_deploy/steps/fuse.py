@@ -69,9 +69,7 @@ def fuse_checkpoint(
     """
     weights = read_weights(path, reading)
     require_blocks(weights)
-    _check_images_matter(weights, images)
-    if reading.eps is not None and not weights.blocks:
-        raise UserError(f"{path}: is fused already, no batch norm to fold; leave out --eps.")
+    _check_options_matter(weights, images)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks = count_blocks(weights)
@@ -122,7 +120,11 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
     return state, dropped
 
 
-def _check_images_matter(weights: WeightsFile, images: Path | None) -> None:
+def _check_options_matter(weights: WeightsFile, images: Path | None) -> None:
+    if weights.reading.eps is not None and not weights.blocks:
+        raise UserError(
+            f"{weights.path}: is fused already, no batch norm to fold; leave out --eps."
+        )
     if images is None:
         return
     if not weights.blocks:
