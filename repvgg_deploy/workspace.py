@@ -152,15 +152,27 @@ class Workspace:
     def set_current(self, folder: ModelFolder) -> None:
         write_json(self._pointer, {"model": folder.name})
 
+    def folder(self, name: str | None = None) -> ModelFolder:
+        """The named model's folder, or the current one's, whatever it holds.
+
+        Raises:
+            UserError: nothing is current, or there is no such folder.
+        """
+        folder = self._folder(self._current_name() if name is None else name)
+        if not folder.path.is_dir():
+            raise UserError(
+                f"{folder.path}: no such folder; run repvgg-deploy fuse CHECKPOINT first, or "
+                "repvgg-deploy export MODEL.onnx --trt fp16."
+            )
+        return folder
+
     def model(self, name: str | None = None) -> ModelFolder:
-        """The named model, or the current one.
+        """The named model, or the current one: what was made from a checkpoint.
 
         Raises:
             UserError: nothing fused yet, or no such model.
         """
-        if name is None:
-            name = self._current_name()
-        folder = self._folder(name)
+        folder = self.folder(name)
         if not folder.fused.exists():
             raise UserError(
                 f"{folder.fused}: no such file; nothing is fused under that name yet, so run "

@@ -737,3 +737,31 @@ def test_an_engine_without_a_sidecar(cli: Cli, folder: ModelFolder) -> None:
     assert result.code == 1
     assert "stray.engine.json: no such file" in result.err
     assert cli("serve", "--triton", REPO, "--artifact", "fp32.onnx").code == 0
+
+
+def test_an_engine_of_a_users_own_model(cli: Cli, folder: ModelFolder) -> None:
+    """A folder without fused weights, as export MODEL.onnx --trt leaves it."""
+    engine = write_engine(folder, "detector.tensorrt.engine", lineage=[])
+    own = Path("engines/detector")
+    own.mkdir()
+    for path in (engine, sidecar_path(engine)):
+        path.rename(own / path.name)
+    result = cli("serve", "--triton", REPO, "--model", "detector")
+    assert result.code == 0, result.err
+    assert "no fused weights lie here" in result.err
+    assert (REPO / "detector_fp16_tensorrt/1/model.plan").read_bytes() == (
+        own / engine.name
+    ).read_bytes()
+
+
+def test_onnx_models_that_export_did_not_write_are_named(cli: Cli, folder: ModelFolder) -> None:
+    shutil.copy(folder.onnx("fp32"), folder.path / "int8.onnx")
+    result = cli("serve", "--triton", REPO)
+    assert result.code == 0, result.err
+    assert "left out: int8.onnx was not written by export" in result.err
+
+
+def test_a_folder_that_is_not_there(cli: Cli, folder: ModelFolder) -> None:
+    result = cli("serve", "--triton", REPO, "--model", "nothing")
+    assert result.code == 1
+    assert "engines/nothing: no such folder" in result.err

@@ -81,7 +81,7 @@ def command(
 
     with spinner("reading the artifacts"):
         plan = plan_triton(
-            Workspace(engines).model(model),
+            Workspace(engines).folder(model),
             triton,
             artifacts=artifacts,
             name=name,

@@ -9,6 +9,8 @@ from ..serving.triton.plan import Plan, Written
 def plan_lines(plan: Plan) -> list[str]:
     """What Triton cannot load, and the notes on what it can."""
     lines = [f"left out: {left.file} {left.reason}" for left in plan.left_out]
+    if not plan.fused:
+        lines.append("note: no fused weights lie here, so it is not checked what these stem from")
     for model in plan.models:
         labelled = model.name in plan.labels
         lines += [f"note: {model.name}: {note}" for note in _notes(model, labelled)]

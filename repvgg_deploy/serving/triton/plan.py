@@ -21,6 +21,10 @@ from .pbtxt import render
 from .repository import CONFIG_FILE, check_ours, sign, write_model
 from .servable import Servable
 
+_NOT_EXPORTED = (
+    "was not written by export, which alone says what Triton has to know of it; serve an engine "
+    "that is built from it, by export MODEL.onnx --trt"
+)
 _RTX = (
     "is a TensorRT-RTX engine, which Triton's backends do not load; serve the ONNX model, or a "
     "TensorRT engine"
@@ -38,9 +42,10 @@ class LeftOut:
 @dataclass(frozen=True)
 class Plan:
     """What serve is about to write, all of it checked. ``labels``: class names by model, where
-    they are known."""
+    they are known. ``fused``: whether fused weights lie here, which the artifacts come from."""
 
     root: Path
+    fused: bool
     models: list[TritonModel]
     labels: dict[str, list[str]]
     left_out: list[LeftOut]
@@ -81,21 +86,23 @@ def plan_triton(
     """
     base = folder.name if name is None else name
     check_name(base)
-    fused = folder.read_fused()
+    fused = folder.read_fused() if folder.fused.exists() else None
     given = read_labels(labels) if labels is not None else None
     servables, left_out = _collect(folder, fused, artifacts)
     scheduling = scheduling or Scheduling()
     models = group(servables, base, scheduling)
     check_batches(models, scheduling)
     named: dict[str, list[str]] = {}
-    known = known_labels(fused) if given is None else given
+    known = given
+    if given is None and fused is not None:
+        known = known_labels(fused)
     for model in models:
         if given is not None and labels is not None:
             check_labels(labels, given, model.first.path, model.classes)
         if known is not None and model.classes == len(known):
             named[model.name] = known
         check_ours(root / model.name)
-    return Plan(root, models, named, left_out)
+    return Plan(root, fused is not None, models, named, left_out)
 
 
 def write_triton(plan: Plan, model: TritonModel) -> Written:
@@ -123,10 +130,11 @@ def write_triton(plan: Plan, model: TritonModel) -> Written:
 
 
 def _collect(
-    folder: ModelFolder, fused: FusedArtifact, asked: Sequence[str]
+    folder: ModelFolder, fused: FusedArtifact | None, asked: Sequence[str]
 ) -> tuple[list[Servable], list[LeftOut]]:
     paths = _choose(folder, asked)
-    servables, left_out = [], []
+    servables: list[Servable] = []
+    left_out = [] if asked else _other_models(folder)
     for path in paths:
         if is_onnx(path):
             onnx = read_sidecar(path, OnnxArtifact)
@@ -144,10 +152,16 @@ def _collect(
         _check_lineage(path, fused, {step["sha256"] for step in engine.lineage})
         servables.append(read_engine(path, engine))
     if not servables:
+        first = left_out[-1]
         raise UserError(
-            f"{folder.path}: holds nothing that Triton loads: {left_out[0].file} {_RTX}."
+            f"{folder.path}: holds nothing that Triton loads: {first.file} {first.reason}."
         )
     return servables, left_out
+
+
+def _other_models(folder: ModelFolder) -> list[LeftOut]:
+    others = {path for path in folder.path.iterdir() if is_onnx(path)} - {*folder.onnx_files()}
+    return [LeftOut(path.name, _NOT_EXPORTED) for path in sorted(others)]
 
 
 def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
@@ -171,8 +185,8 @@ def _check_proof(path: Path, proof: dict[str, Any] | None) -> None:
         raise UserError(f"{path}: failed its proof; run export again.")
 
 
-def _check_lineage(path: Path, fused: FusedArtifact, origins: set[str]) -> None:
-    if fused.sha256 not in origins:
+def _check_lineage(path: Path, fused: FusedArtifact | None, origins: set[str]) -> None:
+    if fused is not None and fused.sha256 not in origins:
         raise UserError(
             f"{path}: was made from other fused weights than lie here now; run export again."
         )
