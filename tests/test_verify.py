@@ -191,6 +191,15 @@ def test_two_onnx_models_on_images(pipeline: Cli) -> None:
     assert json.loads(result.out)[0]["end_to_end"]["samples"] == 3
 
 
+def test_two_onnx_models_one_in_bf16(pipeline: Cli) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="export writes bf16.onnx for an engine")
+    assert pipeline("export", "--trt", "bf16", "--size", "32").code == 0
+    result = pipeline("verify", ONNX, ONNX.with_name("bf16.onnx"))
+    assert result.code == 1
+    assert "bf16.onnx: is a bf16 model" in result.err
+    assert pipeline("verify", FUSED, ONNX.with_name("bf16.onnx")).code == 0
+
+
 def test_images_that_no_proof_of_blocks_would_read_are_refused(cli: Cli) -> None:
     source = GOLDEN / "families/yolov7_repconv.pth"
     assert cli("fuse", source).code == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from ..errors import UserError
 from ..reparam.graph.files import load_model, read_proto
@@ -80,9 +80,11 @@ def prove_graphs(
 
     Raises:
         UserError: models of different inputs or outputs, or that cannot be run on such inputs, or
-            whose reference gives NaN or infinity there.
+            whose reference gives NaN or infinity there; or one in bf16.
     """
     old, new = read_proto(reference), read_proto(candidate)
+    for path, model in ((reference, old), (candidate, new)):
+        _refuse_bf16(path, model)
     first = OrtSession(reference)
     if inputs is None:
         rounds = made_up_inputs(first, reference)
@@ -114,6 +116,15 @@ def prove_graphs(
             if name not in floats
         ),
     )
+
+
+def _refuse_bf16(path: Path, model: ModelProto) -> None:
+    """ONNX Runtime has no bf16 convolution on the CPU, and says so in words of its own."""
+    if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
+        raise UserError(
+            f"{path}: is a bf16 model, which ONNX Runtime does not run on the CPU; hold it against "
+            "the weights that it was made from (fused.safetensors) instead."
+        )
 
 
 def _expose(model: ModelProto, names: Iterable[str]) -> ModelProto:
