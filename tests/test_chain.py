@@ -230,6 +230,12 @@ def test_a_sidecar_that_says_what_is_not(
     assert says in chain("verify").err
 
 
+def test_an_engine_may_get_a_name_of_its_own(chain: Cli) -> None:
+    """As docs/serving.md has it, for engines for several GPUs in one folder."""
+    swap(ENGINE, FOLDER / "fp16.a10.engine")
+    assert checks(chain)["fp16.a10.engine", "hash"] is True
+
+
 def swap(path: Path, name: Path) -> None:
     """Rename a file and its sidecar."""
     path.rename(name)
