@@ -242,6 +242,12 @@ def swap(path: Path, name: Path) -> None:
     sidecar_path(path).rename(sidecar_path(name))
 
 
+def test_a_model_without_fused_weights(cli: Cli) -> None:
+    assert cli("fuse", golden("official_plain").with_suffix(".onnx"), "--name", "net").code == 0
+    assert checks(cli, "--model", "net")["fused.onnx", "proof"] is True
+    assert "gone: no such folder" in cli("verify", "--model", "gone").err
+
+
 @pytest.mark.parametrize("change", ["changed", "gone"])
 def test_the_data_file_of_a_fused_graph(cli: Cli, change: str) -> None:
     model = onnx.load(golden("official_plain").with_suffix(".onnx"))
