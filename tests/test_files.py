@@ -230,16 +230,9 @@ def test_names_stay_inside_the_workspace(tmp_path: Path, name: str) -> None:
         (lambda root: (root / "current.json").write_text("[" * 99_999), "is damaged"),
         (
             lambda root: (root / "current.json").write_text('{"model": "gone"}'),
-            "gone: no such folder",
-        ),
-        (lambda root: (root / "current.json").write_text('{"model": "../up"}'), "no model name"),
-        (
-            lambda root: (
-                (root / "current.json").write_text(f'{{"model": "{root.name}"}}')
-                and (root / root.name).mkdir()
-            ),
             "nothing is fused under",
         ),
+        (lambda root: (root / "current.json").write_text('{"model": "../up"}'), "no model name"),
     ],
 )
 def test_no_current_model(tmp_path: Path, prepare: object, sentence: str) -> None:
