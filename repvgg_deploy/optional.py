@@ -12,7 +12,7 @@ EXTRAS = {
     "onnxruntime": ("cpu", "running ONNX models (use the extra gpu instead on an NVIDIA GPU)"),
     "tensorrt_rtx": ("rtx", "building TensorRT-RTX engines, on a machine with or without a GPU"),
     "tensorrt": ("tensorrt", "building and running TensorRT engines on this machine's GPU"),
-    "pycuda": ("tensorrt", "running TensorRT engines"),
+    "pycuda": ("tensorrt", "running engines"),
     "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }

@@ -158,7 +158,7 @@ class Workspace:
         Raises:
             UserError: nothing is current, or there is no such folder.
         """
-        folder = self._folder(self._current_name() if name is None else name)
+        folder = self._named(name)
         if not folder.path.is_dir():
             raise UserError(
                 f"{folder.path}: no such folder; run repvgg-deploy fuse CHECKPOINT first, or "
@@ -172,13 +172,16 @@ class Workspace:
         Raises:
             UserError: nothing fused yet, or no such model.
         """
-        folder = self.folder(name)
+        folder = self._named(name)
         if not folder.fused.exists():
             raise UserError(
                 f"{folder.fused}: no such file; nothing is fused under that name yet, so run "
                 "repvgg-deploy fuse CHECKPOINT first."
             )
         return folder
+
+    def _named(self, name: str | None) -> ModelFolder:
+        return self._folder(self._current_name() if name is None else name)
 
     def _folder(self, name: str) -> ModelFolder:
         if not re.fullmatch(r"(?!\.{1,2}$|current\.json$| *$)[^/\\\x00-\x1f]{1,100}", name):

@@ -230,10 +230,22 @@ def test_a_sidecar_that_says_what_is_not(
     assert says in chain("verify").err
 
 
+def test_an_engine_may_get_a_name_of_its_own(chain: Cli) -> None:
+    """As docs/serving.md has it, for engines for several GPUs in one folder."""
+    swap(ENGINE, FOLDER / "fp16.a10.engine")
+    assert checks(chain)["fp16.a10.engine", "hash"] is True
+
+
 def swap(path: Path, name: Path) -> None:
     """Rename a file and its sidecar."""
     path.rename(name)
     sidecar_path(path).rename(sidecar_path(name))
+
+
+def test_a_model_without_fused_weights(cli: Cli) -> None:
+    assert cli("fuse", golden("official_plain").with_suffix(".onnx"), "--name", "net").code == 0
+    assert checks(cli, "--model", "net")["fused.onnx", "proof"] is True
+    assert "gone: no such folder" in cli("verify", "--model", "gone").err
 
 
 @pytest.mark.parametrize("change", ["changed", "gone"])

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from repvgg_deploy.engine import compatible
 from repvgg_deploy.engine.flavour import Flavour
@@ -25,7 +24,6 @@ from .test_engine_steps import classifier
 
 FOLDER = Path("engines/ckpt")
 ENGINE = FOLDER / "fp16.tensorrt.engine"
-Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Builder:

@@ -1,1 +1,1 @@
-"""The command line: one file a command, one error boundary."""
+"""The command line: a file for each command and for what they share, one error boundary."""

@@ -74,7 +74,7 @@ def command(
     if triton is None:
         raise click.UsageError("nothing to write; give --triton DIR.")
     with uninterrupted():
-        from ..report.serve import plan_lines, verdict
+        from ..report.serve import plan_lines, written_text
         from ..serving.triton.model import Scheduling
         from ..serving.triton.plan import plan_triton, write_triton
         from ..workspace import Workspace
@@ -95,7 +95,7 @@ def command(
         with spinner(f"writing {planned.name}") as elapsed:
             results.append(write_triton(plan, planned))
         for file in results[-1].files:
-            made(file, elapsed, verdict(results[-1]))
+            made(file, elapsed, written_text(results[-1]))
     say("written, not loaded: this tool runs no server (docs/serving.md)")
     if as_json:
         print_json({"models": results, "left_out": plan.left_out})

@@ -51,7 +51,7 @@ def command(
         refuse_options(("eps", "family", "ema"), "a model's folder is read as fuse read it")
         if files:
             refuse_options(("model", "engines"), "a folder is named")
-        folder = ModelFolder(files[0]) if files else Workspace(engines).model(model)
+        folder = ModelFolder(files[0]) if files else Workspace(engines).folder(model)
         _verify_folder(folder, device, images, as_json)
     else:
         raise click.UsageError("give two files, or one model's folder, or nothing.")

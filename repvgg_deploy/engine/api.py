@@ -16,9 +16,6 @@ Member = Any
 class IHostMemory(Protocol):
     """Bytes that the builder owns; a buffer for Python."""
 
-    @property
-    def nbytes(self) -> int: ...
-
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 

@@ -27,7 +27,6 @@ class LayerType(Protocol):
     DECONVOLUTION: api.Member
     MATRIX_MULTIPLY: api.Member
     EINSUM: api.Member
-    QUANTIZE: api.Member
     DEQUANTIZE: api.Member
     SHUFFLE: api.Member
     SQUEEZE: api.Member
@@ -64,7 +63,6 @@ class LayerInformationFormat(Protocol):
 
 class TensorIOMode(Protocol):
     INPUT: api.Member
-    OUTPUT: api.Member
 
 
 class TensorLocation(Protocol):

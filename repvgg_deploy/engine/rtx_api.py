@@ -37,10 +37,6 @@ class ICudaEngine(api.ICudaEngine, Protocol):
     ) -> api.IExecutionContext | None: ...
 
 
-class Runtime(api.Runtime, Protocol):
-    def get_engine_validity(self, buffer: bytes) -> tuple[api.Member, int]: ...
-
-
 class ComputeCapability(Protocol):
     """SM75, SM80, ...; which there are depends on the version."""
 
@@ -49,12 +45,10 @@ class ComputeCapability(Protocol):
 
 
 class CudaGraphStrategy(Protocol):
-    DISABLED: api.Member
     WHOLE_GRAPH_CAPTURE: api.Member
 
 
 class DynamicShapesKernelSpecializationStrategy(Protocol):
-    LAZY: api.Member
     EAGER: api.Member
 
 

@@ -21,12 +21,8 @@ def chain_text(chain: Chain) -> str:
     """One row a file; a dash is a check that could not be made here."""
     results = {(check.file, check.kind): check.passed for check in chain.checks}
     files = dict.fromkeys(check.file for check in chain.checks)
-    rows = [
-        (
-            one_line(file),
-            *(_WORDS[results.get((file, kind))] for kind in _KINDS),
-        )  # what has no row is a dash
-        for file in files
+    rows = [  # a check that was not made is a dash too
+        (one_line(file), *(_WORDS[results.get((file, kind))] for kind in _KINDS)) for file in files
     ]
     lines = [table(("file", *_KINDS.values()), rows)]
     lines += [

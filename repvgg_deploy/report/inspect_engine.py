@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..runners.tensorrt.tensors import shape_text
 from .text import count_text, one_line, table
 
 if TYPE_CHECKING:
@@ -69,18 +70,13 @@ def _sidecar_facts(sidecar: EngineArtifact) -> list[_Fact]:
 
 
 def _tensor(tensor: Mapping[str, Any]) -> str:
-    return f"{tensor['name']}  {tensor['dtype']}  {_shape(tensor['shape'])}"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    """``Nx3x224x224``: N where the size is free; a single value has no size."""
-    return "x".join("N" if size == -1 else str(size) for size in shape) or "one value"
+    return f"{tensor['name']}  {tensor['dtype']}  {shape_text(tensor['shape'])}"
 
 
 def _profile(profile: Mapping[str, Mapping[str, Sequence[int]]]) -> str:
     return "; ".join(
-        f"{name}  {_shape(shapes['min'])} to {_shape(shapes['max'])}, tuned for "
-        f"{_shape(shapes['opt'])}"
+        f"{name}  {shape_text(shapes['min'])} to {shape_text(shapes['max'])}, tuned for "
+        f"{shape_text(shapes['opt'])}"
         for name, shapes in profile.items()
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..serving.triton.model import TritonModel
-from ..serving.triton.plan import Plan, Written
+from ..serving.triton.plan import TritonPlan, Written
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: TritonPlan) -> list[str]:
     """What Triton cannot load, and the notes on what it can."""
     lines = [f"left out: {left.file} {left.reason}" for left in plan.left_out]
     if not plan.fused:
@@ -17,7 +17,7 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def verdict(written: Written) -> str:
+def written_text(written: Written) -> str:
     """``batches up to 128, preferred 32; version 2, new``"""
     batches = f"batches up to {written.max_batch_size}" if written.max_batch_size else "fixed batch"
     if written.preferred_batch_size:

@@ -1,1 +1,1 @@
-"""Runners: one protocol, one file a runtime."""
+"""Runners: one protocol, one file a runtime; those of engines in a room of their own."""

@@ -1,1 +1,1 @@
-"""A Triton model repository from what the workspace holds."""
+"""Engines in production: in your own process, or in a Triton server."""

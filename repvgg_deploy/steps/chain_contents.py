@@ -25,7 +25,7 @@ def contradiction(path: Path, artifact: Artifact) -> str:
     Raises:
         UserError: an exported ONNX model is none, or an engine.
     """
-    if artifact.file != path.name:
+    if not _is_named(path, artifact):
         return f"its sidecar is that of {artifact.file}; give both their names again"
     if isinstance(artifact, FusedOnnxArtifact):
         return changed_data(path.parent, artifact.data)
@@ -36,6 +36,18 @@ def contradiction(path: Path, artifact: Artifact) -> str:
         differs = engine_contradiction(read_engine_file(path).plan, artifact)
         return f"its sidecar {differs}" if differs else _layers(artifact)
     return _reading(artifact)
+
+
+def _is_named(path: Path, artifact: Artifact) -> bool:
+    """Engines for several GPUs get names of their own in one folder (docs/serving.md):
+    fp16.a10.engine may hold what was built as fp16.tensorrt.engine."""
+    built = Path(artifact.file)
+    if not isinstance(artifact, EngineArtifact):
+        return path.name == built.name
+    return (path.name.partition(".")[0], path.suffix) == (
+        built.name.partition(".")[0],
+        built.suffix,
+    )
 
 
 def _reading(artifact: FusedArtifact) -> str:

@@ -32,12 +32,12 @@ class Again:
     verdicts: list[Verdict]
 
 
-def stored_proof(
-    artifact: Artifact,
-) -> Result:
+def stored_proof(artifact: Artifact) -> Result:
     """Whether the proof in a sidecar says, figure by figure, that it passed."""
     if artifact.proof is None:
-        return None, "the engine has not run yet" if _is_engine(artifact) else "there is none"
+        is_engine = isinstance(artifact, EngineArtifact)
+        missing = "the engine has not run yet" if is_engine else "there is none"
+        return None, missing
     pending: list[Any] = [artifact.proof]
     figures = 0
     while pending:
@@ -61,12 +61,7 @@ def _holds(part: dict[str, Any]) -> bool:
     return 0 <= ratio <= limit <= RATIO_LIMIT and part.get("passed") is True
 
 
-def prove_again(
-    path: Path,
-    artifact: Artifact,
-    source: Path | None,
-    again: Again,
-) -> Result:
+def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Again) -> Result:
     """Run the proof of one file against what it was made from.
 
     Raises:
@@ -96,7 +91,3 @@ def _prove(source: Path, path: Path, reading: Reading, again: Again) -> Result:
     verdict = verify_pair(source, path, again.device, again.images, reading)
     again.verdicts.append(verdict)
     return not verdict.failures, verdict.failures[0] if verdict.failures else ""
-
-
-def _is_engine(artifact: object) -> bool:
-    return isinstance(artifact, EngineArtifact)

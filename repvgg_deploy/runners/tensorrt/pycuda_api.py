@@ -30,7 +30,6 @@ class Stream(Protocol):
 
 class Event(Protocol):
     def record(self, stream: Stream) -> None: ...
-    def synchronize(self) -> None: ...
     def time_since(self, event: Event) -> float:
         """Milliseconds."""
 

@@ -22,7 +22,7 @@ from .servable import (
 )
 
 
-def read_engine(path: Path, artifact: EngineArtifact) -> Servable:
+def engine_servable(path: Path, artifact: EngineArtifact) -> Servable:
     """An engine as its sidecar describes it: without a GPU nobody can ask the engine itself.
 
     Raises:

@@ -64,11 +64,6 @@ class TritonModel:
         """The batch sizes that the engine is tuned for; one image is no batch to wait for."""
         return sorted({p.opt for p in self.first.profiles if 1 < p.opt <= self.max_batch})
 
-    def runs(self, batch: int) -> bool:
-        """Whether a batch of that size runs; an ONNX model takes any."""
-        profiles = self.first.profiles
-        return not profiles or any(p.min <= batch <= p.max for p in profiles)
-
     @property
     def smallest(self) -> int:
         return min((p.min for p in self.first.profiles), default=1)

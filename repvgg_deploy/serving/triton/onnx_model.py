@@ -25,7 +25,7 @@ _TYPES: dict[int, str] = {
 }
 
 
-def read_onnx(path: Path, artifact: OnnxArtifact) -> Servable:
+def onnx_servable(path: Path, artifact: OnnxArtifact) -> Servable:
     """Read the tensors from the graph itself; nothing in it is run.
 
     Raises:

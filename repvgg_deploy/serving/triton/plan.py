@@ -12,11 +12,11 @@ from ...errors import UserError
 from ...files import is_onnx, make_folder
 from ...sidecar import read_sidecar
 from ...workspace import ModelFolder
-from .engine import read_engine
+from .engine import engine_servable
 from .group import check_name, group
 from .labels import check_labels, known_labels, read_labels
 from .model import LABELS_FILE, Scheduling, TritonModel, check_batches, configuration
-from .onnx_model import read_onnx
+from .onnx_model import onnx_servable
 from .pbtxt import render
 from .repository import CONFIG_FILE, check_ours, sign, write_model
 from .servable import Servable
@@ -40,7 +40,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TritonPlan:
     """What serve is about to write, all of it checked. ``labels``: class names by model, where
     they are known. ``fused``: whether fused weights lie here, which the artifacts come from."""
 
@@ -74,7 +74,7 @@ def plan_triton(
     name: str | None = None,
     labels: Path | None = None,
     scheduling: Scheduling | None = None,
-) -> Plan:
+) -> TritonPlan:
     """Read and check everything, and write nothing.
 
     ``artifacts`` are file names in the model's folder, none: all that Triton can load. ``name``
@@ -102,10 +102,10 @@ def plan_triton(
         if known is not None and model.classes == len(known):
             named[model.name] = known
         check_ours(root / model.name)
-    return Plan(root, fused is not None, models, named, left_out)
+    return TritonPlan(root, fused is not None, models, named, left_out)
 
 
-def write_triton(plan: Plan, model: TritonModel) -> Written:
+def write_triton(plan: TritonPlan, model: TritonModel) -> Written:
     """Write one of the planned models; what is there of it already stays.
 
     Raises:
@@ -140,7 +140,7 @@ def _collect(
             onnx = read_sidecar(path, OnnxArtifact)
             _check_proof(path, onnx.proof)
             _check_lineage(path, fused, {onnx.source.sha256})
-            servables.append(read_onnx(path, onnx))
+            servables.append(onnx_servable(path, onnx))
             continue
         engine = read_sidecar(path, EngineArtifact)
         if engine.flavour == "rtx":
@@ -150,7 +150,7 @@ def _collect(
             continue
         _check_proof(path, engine.proof)
         _check_lineage(path, fused, {step["sha256"] for step in engine.lineage})
-        servables.append(read_engine(path, engine))
+        servables.append(engine_servable(path, engine))
     if not servables:
         first = left_out[-1]
         raise UserError(
