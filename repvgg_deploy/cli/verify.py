@@ -117,9 +117,7 @@ def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_jso
         print_json(chain_dict(chain, again.verdicts))
     if chain.failures:
         first = chain.failures[0]
-        path = folder.path / first.file
-        detail = first.detail.removeprefix(f"{path}: ")
-        raise CheckFailed(f"{path}: {first.kind}: {detail}.")
+        raise CheckFailed(f"{folder.path / first.file}: {first.kind}: {first.detail}.")
     passed = len(chain.checks) - len(chain.unchecked)
     left = count_text(len(chain.unchecked), "check")
     say(f"{count_text(passed, 'check')} passed, {left} not possible here  {elapsed}")

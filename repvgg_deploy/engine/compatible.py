@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 
 from ..artifacts import EngineArtifact
-from .flavour import MODULES, NAMES
 from .gpu import Gpu, this_gpu, this_platform
+from .names import MODULES, NAMES
 from .plan import Plan
 
 #: Numbers of a version that have to be the same.

@@ -34,9 +34,14 @@ class EngineFile:
     plan: Plan
 
 
+def is_named_engine(path: Path) -> bool:
+    """By the ending alone, of a file that may be gone."""
+    return path.suffix.lower() in ENDINGS
+
+
 def is_engine(path: Path) -> bool:
     """By the ending that engines have, or else by the first bytes."""
-    if path.suffix.lower() in ENDINGS:
+    if is_named_engine(path):
         return True
     try:
         if not path.is_file():  # to open a pipe would wait for its other end

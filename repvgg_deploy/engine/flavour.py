@@ -10,12 +10,8 @@ from ..errors import UserError
 from ..optional import available, install_line
 from .gpu import Gpu, this_gpu
 from .module import TensorRT
+from .names import MODULES
 from .options import BuildOptions
-
-#: Name of the flavour -> Python module.
-MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-#: Name of the flavour -> what it is called in sentences.
-NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 
 
 class NoTensorRT(UserError):

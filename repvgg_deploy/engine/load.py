@@ -16,11 +16,11 @@ from ..optional import require
 from ..sidecar import read_sidecar
 from . import api
 from .compatible import differences
-from .flavour import MODULES, NAMES
 from .gpu import Gpu, absence, this_gpu
 from .logger import make_logger
 from .messages import explain
 from .module import TensorRT
+from .names import MODULES, NAMES
 
 #: CUDA versions that TensorRT's packages are named after, as in tensorrt_cu13.
 _CUDA_MAJORS = range(12, 16)
@@ -84,22 +84,21 @@ class CheckedEngine:
         Raises:
             UserError: TensorRT refuses it; with TensorRT's words.
         """
-        messages = Messages()
+        name, messages = NAMES[self.artifact.flavour], Messages()
         logger = make_logger(self.trt, messages.add)
         try:
             runtime = self.trt.Runtime(logger)
         except (TypeError, RuntimeError) as error:  # pybind11 for a null pointer: CUDA is unusable
             words = messages.last_error or str(error)
             raise UserError(
-                f"{self.path}: {_name(self.artifact)}'s runtime does not start: "
-                f"{explain(words, self.gpu)}."
+                f"{self.path}: {name}'s runtime does not start: {explain(words, self.gpu)}."
             ) from error
         if self.artifact.options.get("version_compatible") is True and self._is_described():
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(self.data)
         if engine is None:
             raise UserError(
-                f"{self.path}: {_name(self.artifact)} {self.trt.__version__} does not load it: "
+                f"{self.path}: {name} {self.trt.__version__} does not load it: "
                 f"{explain(messages.last_error, self.gpu)}."
             )
         keep = (runtime, logger)
@@ -144,10 +143,6 @@ def read_engine(path: Path) -> CheckedEngine:
         return CheckedEngine(path, artifact, trt, gpu, path.read_bytes())
     except OSError as error:
         raise read_error(path, error) from error
-
-
-def _name(artifact: EngineArtifact) -> str:
-    return NAMES[artifact.flavour]
 
 
 def _needed_cuda(module: str) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UserError
-from .flavour import NAMES
+from .names import NAMES
 
 MAGICS = (b"ftrt", b"vtrt", b"ptrt")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx
 
 from ..artifacts import EngineArtifact
-from ..engine.flavour import MODULES
 from ..engine.gpu import this_gpu
 from ..engine.load import read_engine
+from ..engine.names import MODULES
 from ..errors import UserError
 from ..export.graph import to_onnx
 from ..models.network import RepVGG

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact, Source
 from ..checkpoint.hub import fetch, parse_hub
-from ..engine.engine_file import ENDINGS
+from ..engine.engine_file import is_named_engine
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..sidecar import lineage, load_sidecar, read_sidecar, sidecar_path
@@ -81,14 +81,10 @@ def _files(folder: ModelFolder) -> list[Path]:
         lambda path: path == folder.fused,
         lambda path: path in (folder.fused_pth, folder.fused_pkl),
         is_onnx,
-        _is_engine,
+        is_named_engine,
     )
     found = sorted(left | {path for path in folder.path.iterdir() if path.is_file()})
     return [path for stage in stages for path in found if stage(path)]
-
-
-def _is_engine(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS
 
 
 def _check_file(path: Path, again: Again) -> list[Check]:
@@ -119,7 +115,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
 
 
 def _read(path: Path) -> Artifact:
-    if _is_engine(path):
+    if is_named_engine(path):
         return read_sidecar(path, EngineArtifact)
     if not is_onnx(path):
         return read_sidecar(path, FusedArtifact)

@@ -15,7 +15,7 @@ from ..engine.process import build_in_process
 from ..engine.request import BuildReport, BuildRequest
 from ..errors import UserError
 from ..files import new_folder, sha256_file, whole_file
-from ..reparam.graph.files import data_files_of, read_proto
+from ..reparam.graph.files import data_files_of
 from ..sidecar import check_bytes, lineage, store
 from .companions import Companions, Heard, check_companions, log_file, place_aside
 from .engine_proof import EngineProof, prove_engine
@@ -64,14 +64,14 @@ def export_engine(
     cache = companions.timing_cache
     check_supported(plan.flavour, plan.options, cache)
     check_companions(companions, plan.onnx, plan.engine)
-    read_proto(plan.onnx)  # refuses what is no ONNX model, and external data outside its folder
+    data = data_files_of(plan.onnx)  # refuses what is no ONNX model, and data outside its folder
     check_bytes(plan.onnx)
     heard = Heard(warn)
     with log_file(companions.build_log, heard):
         if cache is None:
-            return _build(plan, None, None, heard)
+            return _build(plan, data, None, None, heard)
         with whole_file(cache) as new_cache:
-            result = _build(plan, cache if cache.exists() else None, new_cache, heard)
+            result = _build(plan, data, cache if cache.exists() else None, new_cache, heard)
             if result.set_aside is not None:
                 cache.replace(result.set_aside)
         return result
@@ -96,7 +96,11 @@ def build_like(onnx: Path, engine: Path, like: EngineArtifact) -> None:
 
 
 def _build(
-    plan: EnginePlan, cache: Path | None, new_cache: Path | None, heard: Heard
+    plan: EnginePlan,
+    data: set[Path],
+    cache: Path | None,
+    new_cache: Path | None,
+    heard: Heard,
 ) -> EngineResult:
     """Build into a folder of its own beside ``plan.engine``, prove it there, move it here."""
     home = plan.engine.parent
@@ -120,7 +124,7 @@ def _build(
             reports.append(build_in_process(request, heard))
 
         built = store(
-            staged, write, lambda sha256: _describe(plan, sha256, reports[0], heard.warnings)
+            staged, write, lambda sha256: _describe(plan, data, sha256, reports[0], heard.warnings)
         )
         proof = EngineProof(None, "not asked for")
         if plan.reference is not None:
@@ -132,7 +136,7 @@ def _build(
 
 
 def _describe(
-    plan: EnginePlan, sha256: str, report: BuildReport, warnings: list[str]
+    plan: EnginePlan, data: set[Path], sha256: str, report: BuildReport, warnings: list[str]
 ) -> EngineArtifact:
     rtx, gpu = plan.flavour.name == "rtx", plan.flavour.gpu
     beside = plan.onnx.parent.resolve() == plan.engine.parent.resolve()
@@ -156,8 +160,5 @@ def _describe(
         options=asdict(plan.options),
         warnings=warnings,
         proof=None,
-        data={
-            file.relative_to(plan.onnx.parent).as_posix(): sha256_file(file)
-            for file in data_files_of(plan.onnx)
-        },
+        data={file.relative_to(plan.onnx.parent).as_posix(): sha256_file(file) for file in data},
     )

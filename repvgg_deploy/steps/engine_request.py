@@ -12,7 +12,7 @@ from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import check_targets, known_targets
 from ..errors import UserError
 from ..files import sha256_file
-from ..sidecar import lineage, read_sidecar
+from ..sidecar import read_sidecar, recorded_source
 from ..workspace import ModelFolder
 
 
@@ -44,7 +44,7 @@ def quantized_onnx(folder: ModelFolder, precision: str) -> Path:
             "repvgg-deploy quantize will write in a coming version; put one of your own there, or "
             f"name it: repvgg-deploy export MODEL.onnx --trt {precision}."
         )
-    if lineage(path):
+    if recorded_source(path) is not None:
         made_from = read_sidecar(path, OnnxArtifact).source
         if made_from.sha256 != sha256_file(folder.fused):
             raise UserError(

@@ -20,10 +20,10 @@ from ..models.zoo import ZOO, variant_name
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
-from ..runners.torch_network import TorchRunner, exact_math
 from ..sidecar import store
 from ..workspace import ModelFolder
-from .weights import TORCH_DTYPE, Network, read_weights
+from .against_weights import run_weights
+from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
 CHECKED_BATCHES = (1, 2, 3)
@@ -123,10 +123,7 @@ def _check(
     samples = probe_inputs(network.spec.in_channels, *image_size, count=max(batches))
     if precision == "fp16":
         check_half_range(network.build(), samples)
-    cpu = torch.device("cpu")
-    with exact_math():
-        own = run(TorchRunner(network.build(TORCH_DTYPE[precision]), cpu), samples)
-        truth = run(TorchRunner(network.build(torch.float64), cpu), samples)
+    truth, own = run_weights(network, precision, torch.device("cpu"), samples)
     runnable = widened(model) if precision == "bf16" else model
     runner = OrtRunner(runnable.SerializeToString())
     return [

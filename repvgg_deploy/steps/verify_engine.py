@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.samples import load_samples
 from ..engine.load import CheckedEngine
 from ..equivalence.compare import UNIT_ROUNDOFF, Comparison, compare
-from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..reparam.graph.files import load_model
 from ..runners.onnx_bf16 import widened
@@ -21,11 +19,8 @@ from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
 from ..runners.tensorrt.runner import EngineRunner
 from ..runners.tensorrt.tensors import EngineTensor
-from ..runners.torch_network import TorchRunner, exact_math
+from .against_weights import check_channels, pick_samples, run_weights
 from .weights import TORCH_DTYPE, WeightsFile
-
-#: Samples of a proof, as far as the engine's batch allows.
-_SAMPLES = 8
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -66,19 +61,13 @@ def _run_weights(
 ) -> tuple[Array, Array]:
     """In float64, and in the engine's precision."""
     network, precision = reference.network, file.artifact.precision
-    if network.spec.in_channels != samples.shape[1]:
-        raise UserError(
-            f"{file.path}: takes images of {samples.shape[1]} channels and {reference.path} of "
-            f"{network.spec.in_channels}; these are two networks."
-        )
+    check_channels(network, reference.path, samples.shape[1], file.path)
     if precision not in TORCH_DTYPE:
         raise UserError(
             f"{file.path}: is an {precision} engine, and weights cannot be run in {precision}; "
             f"name the ONNX model that it was built from ({file.artifact.source.path})."
         )
-    with exact_math():
-        truth = run(TorchRunner(network.build(torch.float64), device), samples)
-        return truth, run(TorchRunner(network.build(TORCH_DTYPE[precision]), device), samples)
+    return run_weights(network, precision, device, samples)
 
 
 def _run_onnx(
@@ -114,23 +103,10 @@ def _outputs(model: OnnxFloat64 | OrtSession, name: str, parts: list[NDArray[np.
 def _samples(
     engine: Path, image: EngineTensor, images: Path | None
 ) -> tuple[NDArray[np.float32], int]:
-    """Samples of the engine's own size, and how many it takes at once; a whole number of batches.
-
-    Of several profiles, the one for the largest batch.
-    """
+    """Of several profiles, for the one of the largest batch."""
     channels, height, width = image.shape[1:]
     takes = max(image.ranges, key=lambda held: held.max[0])
-    least, most = takes.min[0], takes.max[0]
-    if images is None:
-        batch = max(least, min(most, _SAMPLES))
-        return probe_inputs(channels, height, width, batch * -(-_SAMPLES // batch)), batch
-    samples = load_samples(images, channels)
-    if samples.shape[2:] != (height, width):
-        raise UserError(f"{images}: {engine} takes images of {height}x{width} pixels.")
-    if len(samples) < least:
-        raise UserError(f"{images}: {engine} takes at least {least} images; give that many.")
-    batch = min(len(samples), most)
-    return samples[: len(samples) - len(samples) % batch], batch
+    return pick_samples(engine, (channels, height, width), takes.min[0], takes.max[0], images)
 
 
 def _rounding(engine: EngineRunner) -> str:
