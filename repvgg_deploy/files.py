@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -66,14 +67,33 @@ def new_folder(path: Path) -> Iterator[None]:
         UserError: it cannot be made.
     """
     existed = path.exists()
-    make_folder(path)
     try:
+        make_folder(path)
         yield
     except BaseException:
         if not existed:
             with suppress(OSError):  # not empty: something else was written there meanwhile
                 path.rmdir()
         raise
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, gone after the block.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    make_folder(path.parent)
+    folder = _beside(path)
+    try:
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise write_error(path, error) from error
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -102,7 +122,9 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         for at in paths:
             _check_place(at)
-            temporaries.append(_temporary(at))
+            make_folder(at.parent)
+            temporaries.append(_beside(at))
+            temporaries[-1].touch(mode=0o600, exist_ok=False)
         at = paths[0]
         yield temporaries
         for at, temporary in zip(paths, temporaries, strict=True):
@@ -153,16 +175,14 @@ def _check_place(path: Path) -> None:
         raise OSError(errno.EINVAL, "a device or a pipe stands there")
 
 
-def _temporary(path: Path) -> Path:
-    """A new, empty file beside ``path``."""
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    return Path(name)
+def _beside(path: Path) -> Path:
+    """A new name beside ``path``. It is known before anything is made under it, so that a signal
+    at no moment leaves that behind."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
 
 
 def _umask() -> int:
-    """The process's umask, which mkstemp's private mode would otherwise override."""
+    """The process's umask, which a temporary file's private mode would otherwise override."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

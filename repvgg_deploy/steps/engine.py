@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..engine.options import BuildOptions, options_from_dict
 from ..engine.process import build_in_process
 from ..engine.request import BuildReport, BuildRequest
 from ..errors import UserError
-from ..files import new_folder, sha256_file, whole_file
+from ..files import folder_beside, new_folder, sha256_file, whole_file
 from ..reparam.graph.files import data_files_of
 from ..sidecar import check_bytes, lineage, store
 from .companions import Companions, Heard, check_companions, log_file, place_aside
@@ -103,12 +102,8 @@ def _build(
     heard: Heard,
 ) -> EngineResult:
     """Build into a folder of its own beside ``plan.engine``, prove it there, move it here."""
-    home = plan.engine.parent
-    with (
-        new_folder(home),
-        tempfile.TemporaryDirectory(dir=home, prefix=".engine.") as folder,
-    ):
-        staged = Path(folder) / plan.engine.name
+    with new_folder(plan.engine.parent), folder_beside(plan.engine) as folder:
+        staged = folder / plan.engine.name
         reports: list[BuildReport] = []
 
         def write(temporary: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..errors import CheckFailed, UserError
-from ..files import make_folder, sha256_file, write_error
+from ..files import folder_beside, sha256_file, write_error
 from ..reparam.graph.files import data_files, read_model, write_model
 from ..reparam.graph.model import OnnxModel
 from ..reparam.graph.plan import make_plan
@@ -62,9 +61,9 @@ def fuse_onnx(
     used = data_files(model)
     check_output(path, used, output)
     fused, left = carry_out(make_plan(model, allow_costlier))
-    with _folder_beside(output) as folder:
+    with folder_beside(output) as folder:
         copied = None if fused or used else path
-        staged = _write(model, Path(folder) / output.name, bool(used), copied)
+        staged = _write(model, folder / output.name, bool(used), copied)
         del model  # the proof needs the memory
         ends = [region.end for region in fused]
         proof = None if copied else _prove(path, staged[0], prove, samples, ends)
@@ -86,15 +85,6 @@ def fuse_onnx(
             )
     files = (output, *map(output.with_name, data))
     return OnnxFusion(path, files, artifact, fused, left, proof)
-
-
-def _folder_beside(output: Path) -> tempfile.TemporaryDirectory[str]:
-    """Where the model waits for its proof; UserError where nothing can be written there."""
-    make_folder(output.parent)
-    try:
-        return tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise write_error(output, error) from error
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:
