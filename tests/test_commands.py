@@ -101,7 +101,9 @@ def test_python_dash_m() -> None:
     assert run.stdout == f"repvgg-deploy, version {__version__}\n"
 
 
-def test_a_full_disk_behind_stdout() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout(monkeypatch: pytest.MonkeyPatch, unbuffered: str) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with open("/dev/full", "w") as full:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -62,6 +63,14 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _give_up_stdout() -> None:
+    """Where stdout takes no more: at exit Python would try once more, and end with code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Entry point of the ``repvgg-deploy`` command."""
     before = signal.signal(signal.SIGTERM, _terminated)
@@ -78,6 +87,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:  # a full disk behind stdout, say; files are handled where they are
         click.echo(f"Error: the system refused: {error}.", err=True)
+        _give_up_stdout()
         sys.exit(1)
     except UserError as error:
         say(one_line(f"Error: {error.sentence}"))
