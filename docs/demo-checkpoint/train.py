@@ -1,10 +1,12 @@
-"""Train the bundled demo checkpoint: a slim RepVGG (A0's depths) on Fashion-MNIST.
+"""Train a RepVGG on Fashion-MNIST: the bundled demo checkpoint, or a network of the int8 benchmark.
 
     python docs/demo-checkpoint/train.py --data /usr/share/datasets/fashion-mnist --out out/
+    python docs/demo-checkpoint/train.py --network a0 --epochs 6 --data ... --out out/
 
 The folder holds the four IDX .gz files of Fashion-MNIST (Debian: dataset-fashion-mnist). Writes
-``demo.pth`` (official key layout) and ``demo_images.npz`` (the first 512 test images and labels);
-these two are what ``repvgg_deploy/demo/`` ships. ``train.log`` beside this file is its output.
+``<network>.pth`` (official key layout), and for the demo ``demo_images.npz`` (the first 512 test
+images and labels); these two are what ``repvgg_deploy/demo/`` ships. ``train.log`` beside this file
+is its output.
 """
 
 import argparse
@@ -15,12 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repvgg_deploy.data.fashion_mnist import preprocess, read_idx
+from repvgg_deploy.data.fashion_mnist import MEAN, STD, preprocess, read_idx
 from repvgg_deploy.models.network import RepVGG
-from repvgg_deploy.models.zoo import describe, make_spec
+from repvgg_deploy.models.zoo import ZOO, describe, make_spec
 
 DEPTHS = (2, 4, 14, 1)  # RepVGG-A0
-WIDTHS = (16, 16, 32, 64, 256)
+SLIM = (16, 16, 32, 64, 256)
+#: The demo takes 56 px images of one channel, the others RGB of 32 px (28 and a black border).
+NETWORKS = {
+    "demo": make_spec(DEPTHS, SLIM, num_classes=10, in_channels=1),
+    "a0": ZOO["RepVGG-A0"].spec(num_classes=10),
+    "narrow": make_spec(DEPTHS, (8, 8, 8, 8, 8), num_classes=10),
+    "g4": make_spec(DEPTHS, (32, 32, 64, 96, 256), num_classes=10, groups=4),
+    "se": make_spec(DEPTHS, (32, 32, 64, 96, 256), num_classes=10, se_ratio=16),
+}
 BUNDLED_IMAGES = 512
 
 
@@ -38,6 +48,12 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[picked, 0, rows[:, :, None], columns[:, None, :]][:, None]
 
 
+def small(images: np.ndarray) -> np.ndarray:
+    """Bytes [N, 28, 28] -> float32 [N, 1, 32, 32]: a black border of 2 px, normalised."""
+    bordered = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return ((bordered.astype(np.float32) / 255.0 - MEAN) / STD)[:, None]
+
+
 @torch.inference_mode()
 def top1(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of right answers, in percent."""
@@ -52,7 +68,8 @@ def top1(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the IDX .gz files")
-    parser.add_argument("--out", type=Path, required=True, help="where to write the two files")
+    parser.add_argument("--out", type=Path, required=True, help="where to write")
+    parser.add_argument("--network", choices=NETWORKS, default="demo")
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.1)
@@ -69,10 +86,11 @@ def main() -> None:
 
     train_images, train_labels = load("train")
     test_images, test_labels = load("t10k")
-    train_inputs = torch.from_numpy(preprocess(train_images))
-    test_inputs = torch.from_numpy(preprocess(test_images))
+    spec = NETWORKS[args.network]
+    prepare = preprocess if args.network == "demo" else small
+    train_inputs = torch.from_numpy(prepare(train_images))
+    test_inputs = torch.from_numpy(prepare(test_images)).expand(-1, spec.in_channels, -1, -1)
 
-    spec = make_spec(DEPTHS, WIDTHS, num_classes=10, in_channels=1)
     network = RepVGG(spec, "train")
     print(f"torch {torch.__version__}; {describe(spec)}", flush=True)
 
@@ -92,7 +110,8 @@ def main() -> None:
         order = torch.randperm(len(train_labels), generator=generator)
         batches = [b for b in order.split(args.batch) if len(b) == args.batch]
         for batch in batches:
-            loss = criterion(network(augment(train_inputs[batch], generator)), train_labels[batch])
+            images = augment(train_inputs[batch], generator).expand(-1, spec.in_channels, -1, -1)
+            loss = criterion(network(images), train_labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -105,7 +124,12 @@ def main() -> None:
             f"test top-1 {accuracy:.2f} %  {seconds:.0f} s",
             flush=True,
         )
-        torch.save({"state_dict": network.state_dict(), "epoch": epoch + 1}, args.out / "demo.pth")
+        torch.save(
+            {"state_dict": network.state_dict(), "epoch": epoch + 1},
+            args.out / f"{args.network}.pth",
+        )
+    if args.network != "demo":
+        return
     np.savez_compressed(
         args.out / "demo_images.npz",
         images=test_images[:BUNDLED_IMAGES],
