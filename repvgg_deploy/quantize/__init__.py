@@ -1,0 +1,1 @@
+"""int8 without retraining: ranges, rounding, and where the Q/DQ nodes go."""
