@@ -1,15 +1,20 @@
 """Activations of a model on calibration images, counted batch by batch as they come.
 
-ONNX Runtime always gets the same number of images at a time, whatever the size of the batches they
-come in, so that the results do not depend on it: not in the last bit.
+ONNX Runtime always gets the same number of images at a time and runs them on one thread, whatever
+the size of the batches they come in. So the results depend neither on that size nor on the number
+of cores: not in the last bit. Cores share the work by each running images of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,30 +29,25 @@ from .histograms import ChannelHistograms, Histogram
 _VALUES_AT_ONCE = 2**17
 
 Batches = Iterable[NDArray[np.float32]]
+_Kind = TypeVar("_Kind", Histogram, ChannelHistograms)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def collect(
     model: ModelProto | Path, tensors: Sequence[str], batches: Batches
 ) -> dict[str, Histogram]:
     """The histogram of each of these tensors, by name; UserError as :func:`activations`."""
-    found = {name: Histogram(name) for name in tensors}
-    for arrays in activations(model, tensors, batches):
-        for name, histogram in found.items():
-            histogram.add(arrays[name])
-    return found
+    return _collect(model, tensors, batches, lambda name, values: Histogram(name))
 
 
 def collect_channels(
     model: ModelProto | Path, tensors: Sequence[str], batches: Batches
 ) -> dict[str, ChannelHistograms]:
     """The same, a histogram for each channel; ``total()`` of each is what :func:`collect` gives."""
-    found: dict[str, ChannelHistograms] = {}
-    for arrays in activations(model, tensors, batches):
-        for name in tensors:
-            if name not in found:
-                found[name] = ChannelHistograms(name, arrays[name].shape[1])
-            found[name].add(arrays[name])
-    return found
+    return _collect(
+        model, tensors, batches, lambda name, values: ChannelHistograms(name, values.shape[1])
+    )
 
 
 def activations(
@@ -55,26 +55,81 @@ def activations(
 ) -> Iterator[Arrays]:
     """What the model's ``tensors`` hold, a few images at a time: float32 [n, C, ...] by name.
 
-    Inner tensors, outputs, and the input itself. The graph runs as it stands, unoptimised. Only the
-    images at hand are kept.
+    Inner tensors, outputs, and the input itself, in the order of the images. Only those at hand
+    are kept. ``batches`` are float32 [n, C, H, W].
 
     Raises:
         UserError: no such tensor, not a float32 model of one input, no images, images that hold
             NaN or infinity, or that the model does not take.
     """
+    return _with_each(model, tensors, batches, lambda arrays: arrays)
+
+
+def _collect(
+    model: ModelProto | Path,
+    tensors: Sequence[str],
+    batches: Batches,
+    new: Callable[[str, NDArray[np.float32]], _Kind],
+) -> dict[str, _Kind]:
+    found: dict[str, _Kind] = {}
+    locks = {name: Lock() for name in tensors}
+
+    def count(arrays: Arrays) -> None:
+        for name, lock in locks.items():
+            with lock:
+                if name not in found:
+                    found[name] = new(name, arrays[name])
+                found[name].add(arrays[name])
+
+    for _ in _with_each(model, tensors, batches, count):
+        pass
+    return {name: found[name] for name in locks}
+
+
+def _with_each(
+    model: ModelProto | Path,
+    tensors: Sequence[str],
+    batches: Batches,
+    use: Callable[[Arrays], _Result],
+) -> Iterator[_Result]:
+    """What ``use`` makes of the tensors of each chunk of images, called on several threads."""
     path = model if isinstance(model, Path) else Path("the ONNX model")
     graph = _exposed(read_proto(model) if isinstance(model, Path) else model, tensors, path)
-    session = OrtSession(path, graph.SerializeToString())
+    session = OrtSession(path, graph.SerializeToString(), for_threads=True)
     name, fixed = _image_input(session, path)
+
+    def run(chunk: tuple[NDArray[np.float32], int]) -> _Result:
+        images, kept = chunk
+        arrays = {**session.run({name: images}), name: images}
+        checked = {tensor: _checked(arrays[tensor], tensor, images, path) for tensor in tensors}
+        return use({tensor: values[:kept] for tensor, values in checked.items()})
+
     empty = True
-    for images, kept in _in_chunks(batches, fixed):
+    for result in _in_parallel(run, _in_chunks(batches, fixed)):
         empty = False
-        arrays = {name: images, **session.run({name: images})}
-        yield {
-            tensor: _checked(arrays[tensor], tensor, len(images), path)[:kept] for tensor in tensors
-        }
+        yield result
     if empty:
         raise UserError("there are no calibration images; give at least one, better 500.")
+
+
+def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """The results in the order of the items, which are taken only as fast as they are done."""
+    workers = _cores()
+    with ThreadPoolExecutor(workers) as pool:
+        running: deque[Future[_Result]] = deque()
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _exposed(model: ModelProto, tensors: Sequence[str], path: Path) -> ModelProto:
@@ -122,10 +177,12 @@ def _in_chunks(batches: Batches, fixed: int | None) -> Iterator[tuple[NDArray[np
             held = list(islice(images, size))
 
 
-def _checked(values: NDArray[Any], name: str, images: int, path: Path) -> NDArray[np.float32]:
-    if values.dtype != np.float32 or values.ndim < 2 or len(values) != images:
+def _checked(
+    values: NDArray[Any], name: str, images: NDArray[np.float32], path: Path
+) -> NDArray[np.float32]:
+    if values.dtype != np.float32 or values.ndim < 2 or len(values) != len(images):
         raise UserError(
             f"{path}: its tensor {name!r} is {values.dtype} of shape {list(values.shape)} for "
-            f"{images} images; only float32 tensors [images, channels, ...] can be calibrated."
+            f"{len(images)} images; only float32 tensors [images, channels, ...] can be calibrated."
         )
     return values
