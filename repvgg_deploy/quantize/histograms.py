@@ -79,7 +79,9 @@ class ChannelHistograms:
         return whole
 
     def _grow(self) -> None:
-        exponents = np.maximum(np.frexp(self.peaks)[1], self._exponents)  # peak < 2 ^ exponent
+        peaks = self.peaks
+        needed = np.where(peaks > 0, np.frexp(peaks)[1], _SMALLEST)  # peak < 2 ^ needed
+        exponents = np.maximum(needed, self._exponents)
         for doublings, channels in _groups(exponents - self._exponents):
             if doublings:
                 self.counts[channels] = _merged(self.counts[channels], doublings)
