@@ -1,0 +1,1 @@
+"""int8: what it costs and what it gives, beside public tools."""
