@@ -1,5 +1,10 @@
 """Thresholds from histograms: where a symmetric quantization clips.
 
+    histogram = Histogram("stage1.0/Relu")
+    for values in batches:  # of any sizes, in any order
+        histogram.add(values)
+    scale = mse(histogram) / LEVELS
+
 A threshold T stands for the scale T / levels: |x| is rounded to 0, 1, ..., ``levels`` times the
 scale, and what is larger becomes T. int8 has 127 levels. A tensor in which everything is zero has
 the threshold 0.0, by every method: there is nothing to quantize, and the caller has to choose a
