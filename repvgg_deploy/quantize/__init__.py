@@ -1,0 +1,1 @@
+"""Post-training quantization to int8, as TensorRT runs it, of ONNX models in fp32."""
