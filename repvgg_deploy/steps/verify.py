@@ -23,6 +23,7 @@ from .fuse import refuse_images
 from .verdict import Verdict
 from .verify_blocks import verify_blocks
 from .verify_engine import compare_engine
+from .verify_int8 import is_quantized, verify_int8
 from .verify_onnx import verify_onnx
 from .weights import BY_ITSELF, Reading, WeightsFile, proof_samples, read_weights
 
@@ -76,7 +77,8 @@ def verify_pair(
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(reference, WeightsFile)
     assert isinstance(candidate, OnnxInfo)
-    return verify_onnx(reference, candidate, target, images)
+    verify = verify_int8 if is_quantized(candidate) else verify_onnx
+    return verify(reference, candidate, target, images)
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
