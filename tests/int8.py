@@ -48,16 +48,25 @@ def write_int8(folder: ModelFolder, float_type: str = "fp32", size: int = 32) ->
     """int8.onnx of a folder with fused weights, its companion and sidecar, as quantize has them;
     activations by their largest value on noise."""
     network = read_weights(folder.fused).network
-    ready = prepare(to_onnx(network.build(), (size, size)))
+    return write_graph(to_onnx(network.build(), (size, size)), folder.fused, folder, float_type)
+
+
+def write_graph(
+    model: ModelProto, source: Path, folder: ModelFolder, float_type: str = "fp32"
+) -> Path:
+    """The same of any model, which lies at ``source``."""
+    ready = prepare(model)
+    (image,), (output,) = ready.graph.input, ready.graph.output
+    shape = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
     layers = find_layers(ready, linear=True)
-    samples = probe_inputs(network.spec.in_channels, size, size)
+    samples = probe_inputs(*shape[1:], count=shape[0] or 8)
     scales = _input_scales(ready, layers, samples)
     quantized = [
         made
         for layer in layers
         for made in quantized_layers(ready, [layer], float_type, scales[layer.name])
     ]
-    model = insert_qdq(ready, quantized, float_type)
+    quantized_model = insert_qdq(ready, quantized, float_type)
     content = to_bytes(int8_tensors(ready, quantized))
     path, weights = folder.onnx("int8"), folder.int8_weights
     entries = [
@@ -66,18 +75,18 @@ def write_int8(folder: ModelFolder, float_type: str = "fp32", size: int = 32) ->
     ]
     store(
         path,
-        lambda temporary: onnx.save(model, temporary),
+        lambda temporary: onnx.save(quantized_model, temporary),
         lambda digest: QuantizedArtifact(
             file=path.name,
             sha256=digest,
-            source=Source(folder.fused.name, sha256_file(folder.fused)),
+            source=Source(source.name, sha256_file(source)),
             precision="int8",
             float_type=float_type,
             opset=19,
-            input_name="input",
-            output_name="logits",
-            input_shape=[0, network.spec.in_channels, size, size],
-            operators=dict(Counter(node.op_type for node in model.graph.node)),
+            input_name=image.name,
+            output_name=output.name,
+            input_shape=shape,
+            operators=dict(Counter(node.op_type for node in quantized_model.graph.node)),
             method={"effort": "fast", "seed": 0},
             calibration={"path": "x", "sha256": "0" * 64, "samples": 8, "preprocessing": {}},
             layers=entries,

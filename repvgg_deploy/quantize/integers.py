@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,20 +37,34 @@ def run_with_integers(
     Raises:
         UserError: ONNX Runtime cannot run it, or read_qdq refuses it.
     """
-    exposed = ModelProto()
-    exposed.CopyFrom(model)
     inputs = {layer_key(name): tensor for name, tensor in read_qdq(model).inputs.items()}
     (output,) = (value.name for value in model.graph.output)
-    for tensor in sorted(set(inputs.values())):
-        exposed.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.INT8, None))
+    kinds = dict.fromkeys(inputs.values(), TensorProto.INT8)
+    whole = run_exposed(path, model, kinds, image, samples, batch)
+    integers = {name: whole[tensor] for name, tensor in inputs.items()}
+    return FollowedRun(integers, whole[output].astype(np.float64))
+
+
+def run_exposed(
+    path: Path,
+    model: ModelProto,
+    inner: Mapping[str, int],
+    image: str,
+    samples: NDArray[np.float32],
+    batch: int,
+) -> dict[str, NDArray[Any]]:
+    """The outputs of a model and ``inner`` tensors, which map to their ONNX types."""
+    exposed = ModelProto()
+    exposed.CopyFrom(model)
+    outputs = {value.name for value in model.graph.output}
+    for name in sorted(inner.keys() - outputs):
+        exposed.graph.output.append(helper.make_tensor_value_info(name, inner[name], None))
     session = OrtSession(path, exposed.SerializeToString())
     parts = [
         session.run({image: samples[start : start + batch]})
         for start in range(0, len(samples), batch)
     ]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    integers = {name: whole[tensor] for name, tensor in inputs.items()}
-    return FollowedRun(integers, whole[output].astype(np.float64))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def follow(

@@ -40,10 +40,10 @@ def read_qdq(model: ModelProto) -> QdqModel:
         if node.op_type not in WEIGHTED or not is_standard(node.domain):
             continue
         if not any(map(reader.dequantizer, node.input)):
-            kept.append(node.name)
+            kept.append(_name(node))
             continue
         layers.append(reader.layer(node))
-        inputs[node.name] = reader.linear(node.input[0], describe(node)).input[0]
+        inputs[_name(node)] = reader.linear(node.input[0], describe(node)).input[0]
     return QdqModel(layers, inputs, kept)
 
 
@@ -83,7 +83,7 @@ class _Reader:
             if self.dequantizer(node.input[2]):
                 raise UserError(f"{where} has its bias in integers; TensorRT takes it in float.")
             bias = self._array(node.input[2], where).astype(np.float32).reshape(-1)
-        return QuantizedLayer(node.name, scale, weight.T if transposed else weight, scales, bias)
+        return QuantizedLayer(_name(node), scale, weight.T if transposed else weight, scales, bias)
 
     def _input_scale(self, node: NodeProto, where: str) -> float:
         dequantizer = self.linear(node.input[0], where)
@@ -127,6 +127,10 @@ class _Reader:
         if name not in self._tensors:
             raise UserError(f"{where} is quantized with {name!r}, which is not constant.")
         return numpy_helper.to_array(self._tensors[name])
+
+
+def _name(node: NodeProto) -> str:
+    return node.name or str(node.output[0])
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:

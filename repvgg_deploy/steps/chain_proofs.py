@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact, FusedArtifact
+from ..artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
 from ..engine.compatible import judge, this_machine
 from ..equivalence.compare import RATIO_LIMIT
+from ..errors import UserError
+from ..files import is_onnx
 from ..optional import available
 from ..workspace import ModelFolder
 from .chain_contents import Artifact
 from .engine_proof import pick_reference
+from .int8_proof import stored_quality
 from .verdict import Verdict
 from .verify import average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading
@@ -38,6 +41,8 @@ def stored_proof(artifact: Artifact) -> Result:
         is_engine = isinstance(artifact, EngineArtifact)
         missing = "the engine has not run yet" if is_engine else "there is none"
         return None, missing
+    if isinstance(artifact, QuantizedArtifact):
+        return stored_quality(artifact.proof)
     pending: list[Any] = [artifact.proof]
     figures = 0
     while pending:
@@ -75,6 +80,8 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
         reading = BY_ITSELF
     if source is None:
         return None, f"{artifact.source.path} is not here"
+    if isinstance(artifact, QuantizedArtifact) and not artifact.data:
+        return None, "no file with its integers lies beside it"
     if isinstance(artifact, EngineArtifact):
         verdict = judge(artifact, this_machine(artifact.flavour))
         if not verdict.loads:
@@ -84,6 +91,11 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
             source = pick_reference(artifact.precision, weights, source)
     elif not isinstance(artifact, FusedArtifact) and available("onnxruntime") is None:
         return None, "ONNX Runtime is not installed"
+    if isinstance(artifact, QuantizedArtifact) and is_onnx(source):
+        try:
+            return _prove(source, path, reading, again)
+        except UserError as error:  # a graph of several inputs or outputs, or of any size
+            return None, str(error).removesuffix(".")
     return _prove(source, path, reading, again)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..equivalence.compare import Comparison, failure_lines
 
 #: Sums in another order round differently, and then a value on the edge between two integers falls
 #: to the other side; no further.
@@ -49,6 +52,28 @@ def likeness(logits: NDArray[np.float64], truth: NDArray[np.float64]) -> Likenes
     return Likeness(sqnr, float((logits.argmax(1) == truth.argmax(1)).mean()))
 
 
+def stored_quality(proof: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the proof in an int8 model's sidecar holds, figure by figure; else what does not.
+
+    ``proof`` is as :func:`~repvgg_deploy.records.check_quantized` leaves it.
+    """
+    for name, figure, bound in (
+        ("an SQNR", proof["sqnr_db"], proof.get("min_sqnr_db")),
+        ("an agreement", proof.get("agreement"), proof.get("min_agreement")),
+    ):
+        if bound is not None and (figure is None or not figure >= bound):
+            return False, f"it says {name} of {figure}, less than {bound}"
+    drop, most = proof.get("top1_drop"), proof.get("max_drop")
+    if most is not None and (drop is None or not drop <= most):
+        return False, f"it says a drop in top-1 of {drop}, more than {most}"
+    integers = proof.get("integers")
+    if integers is not None and not 0 <= integers["largest"] <= MOST_STEPS:
+        return False, f"it says that an integer is {integers['largest']} steps off"
+    if proof["passed"] is not True:
+        return False, "it does not say that it passed"
+    return True, ""
+
+
 @dataclass(frozen=True)
 class IntegerProof:
     """``changed`` names what is not the fake-quantized network's; then nothing was run.
@@ -56,6 +81,8 @@ class IntegerProof:
     ``layers`` were each fed the integers that ONNX Runtime had. ``network`` is ONNX Runtime beside
     the whole torch network, ``weights`` the int8 weights alone beside the reference's, and
     ``reference`` ONNX Runtime beside the reference: figures without a bound, on the samples given.
+    Of a graph that torch has no network of, ``sums`` is each layer's output from the integers that
+    it read, and those three are None.
     """
 
     changed: tuple[str, ...]
@@ -65,6 +92,7 @@ class IntegerProof:
     network: Likeness | None = None
     weights: Likeness | None = None
     reference: Likeness | None = None
+    sums: tuple[Comparison, ...] = ()
 
     @property
     def values(self) -> int:
@@ -88,6 +116,7 @@ class IntegerProof:
             for layer in self.layers
             if layer.largest > MOST_STEPS
         ]
+        lines += failure_lines(self.sums)
         limit = MOST_DIFFERING[self.float_type]
         if self.differing > limit * self.values:
             lines.append(

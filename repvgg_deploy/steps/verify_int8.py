@@ -16,6 +16,7 @@ from onnx import ModelProto, numpy_helper
 
 from ..equivalence.compare import compare
 from ..errors import UserError
+from ..files import sha256_file
 from ..quantize.fake import Int8State, dequantized, fake_quantized, read_int8
 from ..quantize.integers import FollowedRun, follow, run_with_integers
 from ..quantize.layers import layer_key
@@ -31,9 +32,9 @@ from .verdict import Verdict
 from .weights import TORCH_DTYPE, WeightsFile
 
 
-def is_quantized(model: OnnxInfo) -> bool:
+def is_quantized(model: Path) -> bool:
     """Whether it has Q/DQ nodes."""
-    return any(node.op_type == "QuantizeLinear" for node in read_proto(model.path).graph.node)
+    return any(node.op_type == "QuantizeLinear" for node in read_proto(model).graph.node)
 
 
 def integers_file(model: Path) -> Path:
@@ -59,7 +60,7 @@ def verify_int8(
     check_channels(reference.network, reference.path, candidate.channels, path)
     state = read_int8(integers_file(path))
     model = load_model(path)
-    changed = _foreign(reference, path) or changed_tensors(model, state, candidate.precision)
+    changed = foreign(reference.path, path) or changed_tensors(model, state, candidate.precision)
     proof = IntegerProof(tuple(changed), len(state.scales), candidate.precision)
     if changed:  # there is no point in running it
         return Verdict(reference.path, path, None, None, str(device), integers=proof)
@@ -86,10 +87,10 @@ def verify_int8(
     return Verdict(reference.path, path, logits, None, str(device), integers=proof)
 
 
-def _foreign(reference: WeightsFile, path: Path) -> list[str]:
+def foreign(reference: Path, path: Path) -> list[str]:
     """Whether the sidecars say that ``path`` was made from something else."""
     sources = lineage(path)
-    if not sources or any(s.sha256 == reference.checkpoint.sha256 for s in sources):
+    if not sources or sha256_file(reference) in {source.sha256 for source in sources}:
         return []
     return [f"its sidecar says that it was made from another file ({sources[0].path})"]
 
