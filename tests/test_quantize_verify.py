@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 from onnx import numpy_helper
 
+from repvgg_deploy.artifacts import QuantizedArtifact
+from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.quantize.fake import (
@@ -24,8 +26,11 @@ from repvgg_deploy.quantize.fake import (
     to_bytes,
 )
 from repvgg_deploy.reparam.graph import fuse_graph
-from repvgg_deploy.sidecar import sidecar_path
+from repvgg_deploy.sidecar import read_sidecar, sidecar_path
+from repvgg_deploy.steps.chain_proofs import Again, prove_again
 from repvgg_deploy.steps.int8_proof import stored_quality
+from repvgg_deploy.steps.int8_quality import measure_quality
+from repvgg_deploy.steps.weights import read_weights
 from repvgg_deploy.workspace import ModelFolder
 
 from .conftest import Cli
@@ -310,6 +315,30 @@ class TestChain:
         found = self.checks(int8, 3)
         assert found["lineage"][0] is False
         assert found["proof"][0] is None
+
+    def test_with_the_images_that_it_was_calibrated_with(self, int8: Cli) -> None:
+        images = probe_inputs(3, 32, 32, 16)
+        batches = [images[:8], images[8:]]
+        network = read_weights(FUSED).network.build()
+        measured = measure_quality(network, MODEL, batches, torch.device("cpu"))
+        assert 10 < measured.sqnr_db < 60
+        assert 0.5 < measured.agreement <= 1
+
+        def prove(**figures: float) -> tuple[bool | None, str]:
+            bounds = {"min_sqnr_db": None, "min_agreement": None, "sqnr_db": measured.sqnr_db}
+            self.change_sidecar(proof={**PROOF, **bounds, **figures})
+            artifact = read_sidecar(MODEL, QuantizedArtifact)
+            return prove_again(
+                MODEL, artifact, FUSED, Again("cpu", None, [], lambda artifact: batches)
+            )
+
+        assert prove() == (True, "")
+        passed, detail = prove(sqnr_db=measured.sqnr_db + 1)
+        assert passed is False
+        assert f"its SQNR is {measured.sqnr_db:.1f} dB, and its sidecar says" in detail
+        passed, detail = prove(min_sqnr_db=measured.sqnr_db + 0.1)
+        assert passed is False
+        assert "on the calibration images it has an SQNR of" in detail
 
     @pytest.mark.parametrize(
         ("changes", "sentence"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
 from ..engine.compatible import judge, this_machine
@@ -12,27 +16,32 @@ from ..equivalence.compare import RATIO_LIMIT
 from ..errors import UserError
 from ..files import is_onnx
 from ..optional import available
+from ..runners.torch_network import pick_device
 from ..workspace import ModelFolder
 from .chain_contents import Artifact
 from .engine_proof import pick_reference
 from .int8_proof import stored_quality
+from .int8_quality import measure_quality, prove_quality
 from .verdict import Verdict
 from .verify import average_where_held, verify_pair
-from .weights import BY_ITSELF, Reading
+from .weights import BY_ITSELF, Reading, read_weights
 
 Result = tuple[bool | None, str]
+Calibration = Callable[[QuantizedArtifact], Iterable[NDArray[np.float32]] | None]
 
 
 @dataclass
 class Again:
     """How proofs are run: on ``device`` and ``images`` as verify has them.
 
-    ``verdicts`` collects what came out.
+    ``verdicts`` collects what came out. ``calibration`` gives the images that an int8 model was
+    calibrated with, in batches, of what its sidecar says of them; None where they are gone.
     """
 
     device: str
     images: Path | None
     verdicts: list[Verdict]
+    calibration: Calibration = lambda _artifact: None
 
 
 def stored_proof(artifact: Artifact) -> Result:
@@ -96,7 +105,20 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
             return _prove(source, path, reading, again)
         except UserError as error:  # a graph of several inputs or outputs, or of any size
             return None, str(error).removesuffix(".")
-    return _prove(source, path, reading, again)
+    result = _prove(source, path, reading, again)
+    if isinstance(artifact, QuantizedArtifact) and result[0]:
+        return _prove_quality(source, path, artifact, again)
+    return result
+
+
+def _prove_quality(source: Path, path: Path, artifact: QuantizedArtifact, again: Again) -> Result:
+    """With the images that it was calibrated with, where they are still there."""
+    batches = again.calibration(artifact)
+    if batches is None:
+        return True, ""
+    network = read_weights(source).network.build()
+    measured = measure_quality(network, path, batches, pick_device(again.device))
+    return prove_quality(artifact, measured)
 
 
 def _prove(source: Path, path: Path, reading: Reading, again: Again) -> Result:

@@ -48,8 +48,13 @@ def likeness(logits: NDArray[np.float64], truth: NDArray[np.float64]) -> Likenes
     """Of [N, classes] beside ``truth``."""
     error = float(((logits - truth) ** 2).sum())
     signal = float((truth**2).sum())
-    sqnr = 10 * float(np.log10(max(signal, 1e-300) / error)) if error else float("inf")
-    return Likeness(sqnr, float((logits.argmax(1) == truth.argmax(1)).mean()))
+    agreeing = float((logits.argmax(1) == truth.argmax(1)).mean())
+    return Likeness(decibel(signal, error), agreeing)
+
+
+def decibel(signal: float, error: float) -> float:
+    """Of two sums of squares; infinite without an error."""
+    return 10 * float(np.log10(max(signal, 1e-300) / error)) if error else float("inf")
 
 
 def stored_quality(proof: Mapping[str, Any]) -> tuple[bool, str]:
