@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import __version__
-from .records import check_engine
+from .records import check_engine, check_quantized
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,41 @@ class FusedOnnxArtifact:
     proof: dict[str, Any] | None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
+
+
+@dataclass(frozen=True)
+class QuantizedArtifact:
+    """An int8 ONNX model with Q/DQ nodes.
+
+    ``float_type`` (fp32 or fp16) is what is not quantized. ``input_shape`` is [batch, C, H, W],
+    batch 0: dynamic. ``method`` says how it was quantized: effort, seed, and what was switched on.
+    ``calibration`` holds path, sha256, samples and preprocessing of the images. ``layers`` has
+    every weighted layer: name, quantized, input_scale (None: in float), reason (why it is in float,
+    else empty), and figures. ``data`` maps the file with the integers of the fake-quantized
+    network, beside this one, to its SHA-256; empty for a graph that torch has no network of.
+    ``proof`` is as :func:`~repvgg_deploy.records.check_quantized` has it.
+    """
+
+    file: str
+    sha256: str
+    source: Source
+    precision: str
+    float_type: str
+    opset: int
+    input_name: str
+    output_name: str
+    input_shape: list[int]
+    operators: dict[str, int]
+    method: dict[str, Any]
+    calibration: dict[str, Any]
+    layers: list[dict[str, Any]]
+    data: dict[str, str]
+    proof: dict[str, Any]
+    tool: str = f"repvgg-deploy {__version__}"
+    created: str = field(default_factory=lambda: _now())
+
+    def __post_init__(self) -> None:
+        check_quantized(vars(self))
 
 
 def _now() -> str:

@@ -64,6 +64,90 @@ class _Engine(TypedDict):
     profiles: list[dict[str, _Shapes]]
 
 
+class _QuantizedLayer(TypedDict):
+    name: str
+    quantized: bool
+    input_scale: float | None
+    reason: str
+
+
+class _Calibration(TypedDict):
+    path: str
+    sha256: str
+    samples: int
+    preprocessing: dict[str, Any]
+
+
+class _Method(TypedDict):
+    effort: str
+    seed: int
+
+
+class _Integers(TypedDict):
+    """How many integers were compared, how many differ, and by how many steps at most."""
+
+    values: int
+    differing: int
+    largest: int
+
+
+class _QuantizedProof(TypedDict):
+    """``sqnr_db`` and ``agreement`` (None: not a classifier) are those against the float network on
+    ``samples``; each has to reach the bound of its name, None: none was asked for. ``top1_drop``
+    is in percent on labelled samples (None: there were no labels), and ``max_drop`` its bound.
+    """
+
+    passed: bool
+    samples: int
+    sqnr_db: float
+    min_sqnr_db: float | None
+    agreement: float | None
+    min_agreement: float | None
+    top1_drop: float | None
+    max_drop: float | None
+    integers: _Integers | None
+
+
+class _Quantized(TypedDict):
+    """What the records inside a QuantizedArtifact hold at least."""
+
+    file: str
+    float_type: str
+    layers: list[_QuantizedLayer]
+    calibration: _Calibration
+    method: _Method
+    data: dict[str, str]
+    proof: _QuantizedProof
+
+
+_FILE = (r"(?!\.{1,2}$)[^/\\\x00]+", "file name")
+
+
+def check_quantized(record: Mapping[str, Any]) -> None:
+    """Hold the fields of a QuantizedArtifact against what code that reads them relies on.
+
+    Raises:
+        TypeError, ValueError: says where.
+    """
+    check(record, _Quantized)
+    for value, (pattern, what) in (
+        (record["file"], _FILE),
+        *((name, _FILE) for name in record["data"]),
+        (record["float_type"], ("fp32|fp16", "float type")),
+        (record["precision"], ("int8", "precision of a quantized model")),
+    ):
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is no {what}")
+    if len(record["input_shape"]) != 4:
+        raise ValueError("input_shape has not four dimensions")
+    for layer in record["layers"]:
+        scale = layer["input_scale"]
+        if layer["quantized"] is not (scale is not None and scale > 0):
+            raise ValueError(
+                f"layer {layer['name']!r} is quantized without a scale, or the reverse"
+            )
+
+
 def check_engine(record: Mapping[str, Any]) -> None:
     """Hold the fields of an EngineArtifact against what code that reads them relies on.
 
@@ -74,7 +158,7 @@ def check_engine(record: Mapping[str, Any]) -> None:
     """
     check(record, _Engine)
     for value, pattern, what in (
-        (record["file"], r"(?!\.{1,2}$)[^/\\\x00]+", "file name"),
+        (record["file"], *_FILE),
         (record["flavour"], r"tensorrt|rtx", "flavour of TensorRT"),
         (record["version"], r"\d{1,9}(\.\d{1,9})+.*", "version of TensorRT"),
         *((target, r"sm\d{2,4}", "compute capability") for target in record["targets"]),

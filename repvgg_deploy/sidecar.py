@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact, Source
+from .artifacts import (
+    EngineArtifact,
+    FusedArtifact,
+    FusedOnnxArtifact,
+    OnnxArtifact,
+    QuantizedArtifact,
+    Source,
+)
 from .errors import UserError
 from .files import sha256_file, whole_file, whole_files
 from .records import check
@@ -21,7 +28,7 @@ _LONGEST_LINEAGE = 8
 #: In bytes. The largest of ours, of a graph of 10,000 nodes, takes a few million.
 _LARGEST_SIDECAR = 1 << 25
 
-A = TypeVar("A", FusedArtifact, OnnxArtifact, EngineArtifact, FusedOnnxArtifact)
+A = TypeVar("A", FusedArtifact, OnnxArtifact, EngineArtifact, FusedOnnxArtifact, QuantizedArtifact)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -46,6 +46,11 @@ class ModelFolder:
     def bench(self) -> Path:
         return self.path / "bench.json"
 
+    @property
+    def int8_weights(self) -> Path:
+        """The fake-quantized network that int8.onnx is held against."""
+        return self.path / "int8.safetensors"
+
     def onnx(self, precision: str) -> Path:
         return self.path / f"{precision}.onnx"
 

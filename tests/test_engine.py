@@ -15,9 +15,12 @@ from repvgg_deploy.engine.flavour import choose_flavour
 from repvgg_deploy.engine.gpu import Gpu
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
+from repvgg_deploy.sidecar import sidecar_path
+from repvgg_deploy.workspace import ModelFolder
 
 from .conftest import Cli
 from .helpers import golden
+from .int8 import write_int8
 from .qdq import quantized
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx, which this platform lacks")
@@ -234,12 +237,10 @@ def test_quantized_models_of_the_workspace(fused: Cli, kind: str, head: str) -> 
 
 def test_a_quantized_model_of_other_weights_is_refused(fused: Cli) -> None:
     assert fused("export", "--onnx", "--size", "32").code == 0
-    record = json.loads((FOLDER / "fp32.onnx.json").read_text())
-    model = FOLDER / "int8.onnx"
-    onnx.save(quantized(onnx.load(FOLDER / "fp32.onnx"), "int8", "fp32"), model)
-    record |= {"file": "int8.onnx", "sha256": sha256_file(model), "precision": "int8"}
+    sidecar = sidecar_path(write_int8(ModelFolder(FOLDER)))
+    record = json.loads(sidecar.read_text())
     record["source"]["sha256"] = "0" * 64
-    model.with_name("int8.onnx.json").write_text(json.dumps(record))
+    sidecar.write_text(json.dumps(record))
     result = fused("export", "--trt", "int8")
     assert result.code == 1
     assert "int8.onnx: was made from other weights" in result.err

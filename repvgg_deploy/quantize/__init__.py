@@ -1,1 +1,1 @@
-"""int8 without retraining: ranges, rounding, and where the Q/DQ nodes go."""
+"""int8 without retraining: ranges, conditioning, rounding, Q/DQ insertion."""

@@ -68,6 +68,8 @@ def onnx_text(found: OnnxInspection) -> str:
         lines.append(table(_REGION_HEADER, rows, left=2))
     else:
         lines.append("nothing to fuse")
+    if found.quantized:
+        lines.append(found.quantized)
     lines += [f"stays as it is: {left_text(place)}" for place in found.left]
     lines.append(_parameters(found))
     return "\n".join(lines)

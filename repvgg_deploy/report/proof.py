@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
     from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
+    from ..steps.int8_proof import IntegerProof, Likeness
     from ..steps.verdict import Verdict
 
 
@@ -54,6 +55,8 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         return [head, *proof_lines(verdict.proof), *changed]
     if verdict.graphs is not None:
         return [head, *_graph_lines(verdict.graphs)]
+    if verdict.integers is not None:
+        return [head, *_integer_lines(verdict.integers)]
     assert end is not None  # without a proof of blocks there is one
     return [head, *_figures(f"{end.samples} samples, {end.precision}", end)]
 
@@ -70,6 +73,33 @@ def _graph_lines(proof: GraphProof) -> list[str]:
         regions = count_text(len(proof.regions), "region")
         lines.append(f"  worst of {regions} {inner.ratio:.2f} ({inner.name})")
     return lines
+
+
+def _integer_lines(proof: IntegerProof) -> list[str]:
+    """Weights and scales, then the integers that flow, then the logits."""
+    layers = count_text(proof.quantized, "layer")
+    if proof.changed:
+        return [f"  {line}" for line in proof.changed[:5]]
+    lines = [
+        f"  weights, scales and biases of {layers} are those that quantize chose;",
+        f"  from ONNX Runtime's own values, torch has {proof.differing:,} of {proof.values:,} "
+        f"integers otherwise, by {count_text(proof.largest, 'step')} at most;",
+    ]
+    if proof.network is None or proof.reference is None:
+        worst = max(figures.ratio for figures in proof.sums)
+        return [
+            *lines,
+            f"  the output of a layer is at most {worst:.2f} of torch's own rounding off",
+        ]
+    return [
+        *lines,
+        f"  the whole network beside torch's: {_likeness(proof.network)}",
+        f"  beside the reference in float, on these samples: {_likeness(proof.reference)}",
+    ]
+
+
+def _likeness(figures: Likeness) -> str:
+    return f"SQNR {figures.sqnr_db:.1f} dB, top-1 agreement {figures.agreement:.0%}"
 
 
 def _figures(what: str, end: Comparison) -> list[str]:
@@ -93,5 +123,6 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "end_to_end": None if verdict.end_to_end is None else asdict(verdict.end_to_end),
         "changed": list(verdict.changed),
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
+        "integers": None if verdict.integers is None else verdict.integers.to_dict(),
         "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),
     }

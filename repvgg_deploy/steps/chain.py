@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact, Source
+from ..artifacts import (
+    EngineArtifact,
+    FusedArtifact,
+    FusedOnnxArtifact,
+    OnnxArtifact,
+    QuantizedArtifact,
+    Source,
+)
 from ..checkpoint.hub import fetch, parse_hub
 from ..engine.engine_file import is_named_engine
 from ..errors import UserError
@@ -119,15 +126,17 @@ def _read(path: Path) -> Artifact:
         return read_sidecar(path, EngineArtifact)
     if not is_onnx(path):
         return read_sidecar(path, FusedArtifact)
-    if _is_fused_graph(path):
+    if _records(path, "fused"):
         return read_sidecar(path, FusedOnnxArtifact)
+    if _records(path, "calibration"):
+        return read_sidecar(path, QuantizedArtifact)
     return read_sidecar(path, OnnxArtifact)
 
 
-def _is_fused_graph(path: Path) -> bool:
-    """A fused graph and an exported network are told by their records alone."""
+def _records(path: Path, key: str) -> bool:
+    """Fused graphs, int8 models and exported networks are told by their records alone."""
     try:
-        return "fused" in load_sidecar(path)
+        return key in load_sidecar(path)
     except (OSError, ValueError, TypeError, RecursionError):
         return False  # read_sidecar says what is wrong with it
 

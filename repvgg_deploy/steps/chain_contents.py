@@ -6,17 +6,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..artifacts import EngineArtifact, FusedArtifact, FusedOnnxArtifact, OnnxArtifact
+from ..artifacts import (
+    EngineArtifact,
+    FusedArtifact,
+    FusedOnnxArtifact,
+    OnnxArtifact,
+    QuantizedArtifact,
+)
 from ..engine.compatible import contradiction as engine_contradiction
 from ..engine.engine_file import read_engine_file
 from ..engine.inspector import inspected_mismatches
 from ..engine.precision import LayerTypes, mismatches
 from ..files import sha256_file
+from ..quantize.read import read_qdq
 from ..records import check
+from ..reparam.graph.files import load_model
 from ..runners.onnx_info import read_onnx_info
 from .weights import Reading
 
-Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | EngineArtifact
+Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | QuantizedArtifact | EngineArtifact
 
 
 def contradiction(path: Path, artifact: Artifact) -> str:
@@ -32,6 +40,8 @@ def contradiction(path: Path, artifact: Artifact) -> str:
     if isinstance(artifact, OnnxArtifact):
         found = read_onnx_info(path).precision
         return "" if found == artifact.precision else _claim(artifact.precision, found)
+    if isinstance(artifact, QuantizedArtifact):
+        return changed_data(path.parent, artifact.data) or _quantized(path, artifact)
     if isinstance(artifact, EngineArtifact):
         differs = engine_contradiction(read_engine_file(path).plan, artifact)
         return f"its sidecar {differs}" if differs else _layers(artifact)
@@ -68,6 +78,21 @@ def changed_data(folder: Path, data: Mapping[str, str]) -> str:
         if sha256_file(file) != sha256:
             return f"the data file {name} is not the one that the sidecar describes"
     return ""
+
+
+def _quantized(path: Path, artifact: QuantizedArtifact) -> str:
+    """The layers and the float type that the record names are those of the graph."""
+    if (found := read_onnx_info(path).precision) != artifact.float_type:
+        return _claim(f"{artifact.float_type} where it is not quantized", found)
+    scales = {layer.name: layer.input_scale for layer in read_qdq(load_model(path)).layers}
+    recorded = {row["name"]: row["input_scale"] for row in artifact.layers if row["quantized"]}
+    if scales == recorded:
+        return ""
+    name = min(k for k in scales.keys() | recorded if scales.get(k) != recorded.get(k))
+    return (
+        f"its sidecar gives {name} the input scale {recorded.get(name)}, but the model itself says "
+        f"{scales.get(name)}"
+    )
 
 
 def _layers(artifact: EngineArtifact) -> str:

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import EngineArtifact, FusedArtifact
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
 from ..engine.compatible import judge, this_machine
 from ..equivalence.compare import RATIO_LIMIT
+from ..errors import UserError
+from ..files import is_onnx
 from ..optional import available
+from ..runners.torch_network import pick_device
 from ..workspace import ModelFolder
 from .chain_contents import Artifact
 from .engine_proof import pick_reference
+from .int8_proof import stored_quality
+from .int8_quality import measure_quality, prove_quality
 from .verdict import Verdict
 from .verify import average_where_held, verify_pair
-from .weights import BY_ITSELF, Reading
+from .weights import BY_ITSELF, Reading, read_weights
 
 Result = tuple[bool | None, str]
+Calibration = Callable[[QuantizedArtifact], Iterable[NDArray[np.float32]] | None]
 
 
 @dataclass
 class Again:
     """How proofs are run: on ``device`` and ``images`` as verify has them.
 
-    ``verdicts`` collects what came out.
+    ``verdicts`` collects what came out. ``calibration`` gives the images that an int8 model was
+    calibrated with, in batches, of what its sidecar says of them; None where they are gone.
     """
 
     device: str
     images: Path | None
     verdicts: list[Verdict]
+    calibration: Calibration = lambda _artifact: None
 
 
 def stored_proof(artifact: Artifact) -> Result:
@@ -38,6 +50,8 @@ def stored_proof(artifact: Artifact) -> Result:
         is_engine = isinstance(artifact, EngineArtifact)
         missing = "the engine has not run yet" if is_engine else "there is none"
         return None, missing
+    if isinstance(artifact, QuantizedArtifact):
+        return stored_quality(artifact.proof)
     pending: list[Any] = [artifact.proof]
     figures = 0
     while pending:
@@ -75,6 +89,8 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
         reading = BY_ITSELF
     if source is None:
         return None, f"{artifact.source.path} is not here"
+    if isinstance(artifact, QuantizedArtifact) and not artifact.data:
+        return None, "no file with its integers lies beside it"
     if isinstance(artifact, EngineArtifact):
         verdict = judge(artifact, this_machine(artifact.flavour))
         if not verdict.loads:
@@ -84,7 +100,25 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
             source = pick_reference(artifact.precision, weights, source)
     elif not isinstance(artifact, FusedArtifact) and available("onnxruntime") is None:
         return None, "ONNX Runtime is not installed"
-    return _prove(source, path, reading, again)
+    if isinstance(artifact, QuantizedArtifact) and is_onnx(source):
+        try:
+            return _prove(source, path, reading, again)
+        except UserError as error:  # a graph of several inputs or outputs, or of any size
+            return None, str(error).removesuffix(".")
+    result = _prove(source, path, reading, again)
+    if isinstance(artifact, QuantizedArtifact) and result[0]:
+        return _prove_quality(source, path, artifact, again)
+    return result
+
+
+def _prove_quality(source: Path, path: Path, artifact: QuantizedArtifact, again: Again) -> Result:
+    """With the images that it was calibrated with, where they are still there."""
+    batches = again.calibration(artifact)
+    if batches is None:
+        return True, ""
+    network = read_weights(source).network.build()
+    measured = measure_quality(network, path, batches, pick_device(again.device))
+    return prove_quality(artifact, measured)
 
 
 def _prove(source: Path, path: Path, reading: Reading, again: Again) -> Result:

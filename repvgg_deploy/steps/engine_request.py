@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from ..artifacts import OnnxArtifact
+from ..artifacts import QuantizedArtifact
 from ..engine.flavour import Flavour, check_supported
 from ..engine.options import BuildOptions
 from ..engine.rtx_api import TensorRTRTX
@@ -45,7 +45,7 @@ def quantized_onnx(folder: ModelFolder, precision: str) -> Path:
             f"name it: repvgg-deploy export MODEL.onnx --trt {precision}."
         )
     if recorded_source(path) is not None:
-        made_from = read_sidecar(path, OnnxArtifact).source
+        made_from = read_sidecar(path, QuantizedArtifact).source
         if made_from.sha256 != sha256_file(folder.fused):
             raise UserError(
                 f"{path}: was made from other weights than {folder.fused} holds; quantize again."

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..models.spec import Form
-from ..reparam.graph.files import read_model
+from ..quantize.read import read_qdq
+from ..reparam.graph.files import load_model, read_model
 from ..reparam.graph.plan import Plan, make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from .inventory import (
@@ -53,7 +56,10 @@ class CheckpointInspection:
 
 @dataclass(frozen=True)
 class OnnxInspection:
-    """What would be fused; parameters are numbers in the main graph's initializers."""
+    """What would be fused; parameters are numbers in the main graph's initializers.
+
+    ``quantized`` says what of it is in int8, empty where there are no Q/DQ nodes.
+    """
 
     path: Path
     opset: int
@@ -62,6 +68,7 @@ class OnnxInspection:
     left: tuple[LeftRegion, ...]
     parameters: int
     parameters_after: int
+    quantized: str
 
 
 def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
@@ -108,7 +115,25 @@ def inspect_onnx(path: Path, *, allow_costlier: bool = False) -> OnnxInspection:
     before = sum(prod(tensor.dims) for tensor in model.weights.values())
     saved = _unread_after(plan) - sum(region.weights_after for region in fused)
     operators = dict(Counter(node.op_type for node in model.graph.node).most_common())
-    return OnnxInspection(path, model.opset, operators, fused, plan.left, before, before - saved)
+    quantized, layers = _quantized(path, operators)
+    left = tuple(region for region in plan.left if layers.isdisjoint(region.nodes))
+    return OnnxInspection(
+        path, model.opset, operators, fused, left, before, before - saved, quantized
+    )
+
+
+def _quantized(path: Path, operators: Mapping[str, int]) -> tuple[str, set[str]]:
+    """What is in int8, in words, and those nodes as a region lists them."""
+    if "DequantizeLinear" not in operators:
+        return "", set()
+    try:
+        found = read_qdq(load_model(path))
+    except UserError as error:
+        return f"no int8 model that TensorRT takes: {error}", set()
+    count = len(found.layers)
+    kept = f"; in float: {', '.join(found.kept)}" if found.kept else ""
+    words = f"in int8: {count} of {count + len(found.kept)} weighted layers{kept}"
+    return words, {f"Conv {layer.name!r}" for layer in found.layers}
 
 
 def _unread_after(plan: Plan) -> int:

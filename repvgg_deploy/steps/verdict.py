@@ -8,6 +8,7 @@ from pathlib import Path
 from ..equivalence.compare import Comparison
 from ..equivalence.graph import GraphProof
 from ..equivalence.proof import Proof
+from .int8_proof import IntegerProof
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Verdict:
 
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
     outside the blocks that are not the same to the bit. For two ONNX models it is the worst
-    output of ``graphs`` (None: no float output).
+    output of ``graphs`` (None: no float output). For an int8 model ``integers`` is compared first;
+    ``end_to_end`` is None where they already differ.
     """
 
     reference: Path
@@ -26,11 +28,14 @@ class Verdict:
     device: str
     changed: tuple[str, ...] = ()
     graphs: GraphProof | None = None
+    integers: IntegerProof | None = None
 
     @property
     def failures(self) -> list[str]:
         if self.graphs is not None:
             return self.graphs.failures
+        if self.integers is not None and self.integers.failures:
+            return self.integers.failures
         lines = [] if self.proof is None else list(self.proof.failures)
         end = self.end_to_end
         if self.proof is None and end is not None and not end.passed:

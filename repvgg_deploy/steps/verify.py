@@ -23,6 +23,8 @@ from .fuse import refuse_images
 from .verdict import Verdict
 from .verify_blocks import verify_blocks
 from .verify_engine import compare_engine
+from .verify_int8 import is_quantized, verify_int8
+from .verify_int8_graph import verify_int8_graph
 from .verify_onnx import verify_onnx
 from .weights import BY_ITSELF, Reading, WeightsFile, proof_samples, read_weights
 
@@ -45,13 +47,16 @@ def verify_pair(
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
-    Of two ONNX models the first is the reference. ``reading`` says how checkpoints are read; a
-    moving average, if asked for, is taken from each that has one, which fused weights do not.
+    Of two ONNX models the first is the reference, or the one that is not quantized. ``reading``
+    says how checkpoints are read; a moving average, if asked for, is taken from each that has one,
+    which fused weights do not.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
     """
     if is_onnx(first) and is_onnx(second):
+        if is_quantized(first) and not is_quantized(second):
+            first, second = second, first
         return _verify_graphs(first, second, images)
     lenient = average_where_held(reading)
     subjects = (open_subject(first, lenient), open_subject(second, lenient))
@@ -76,7 +81,8 @@ def verify_pair(
         return _verify_networks(reference, candidate, target, images)
     assert isinstance(reference, WeightsFile)
     assert isinstance(candidate, OnnxInfo)
-    return verify_onnx(reference, candidate, target, images)
+    verify = verify_int8 if is_quantized(candidate.path) else verify_onnx
+    return verify(reference, candidate, target, images)
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
@@ -132,6 +138,8 @@ def _verify_networks(
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
     """Two ONNX models of any inputs and outputs."""
+    if is_quantized(candidate) and not is_quantized(reference):
+        return verify_int8_graph(reference, candidate, inputs)
     samples = None if inputs is None else read_inputs(inputs)
     proof = prove_graphs(reference, candidate, samples, _region_ends(reference, candidate))
     return Verdict(reference, candidate, proof.worst_output, None, "cpu", graphs=proof)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from onnx import TensorProto, ValueInfoProto
 
-from ...artifacts import OnnxArtifact
+from ...artifacts import OnnxArtifact, QuantizedArtifact
 from ...errors import UserError
 from ...reparam.graph.external import is_external
 from ...reparam.graph.files import read_proto
 from ...reparam.graph.model import inner_tensors
+from ...sidecar import read_sidecar, sidecar_path
+from ...workspace import ModelFolder
 from .servable import Servable, Tensor, check_precision, check_shapes, make_tensor, undamaged
 
 _TYPES: dict[int, str] = {
@@ -25,7 +27,21 @@ _TYPES: dict[int, str] = {
 }
 
 
-def onnx_servable(path: Path, artifact: OnnxArtifact) -> Servable:
+def onnx_files(folder: ModelFolder) -> list[Path]:
+    """Those of export, and that of quantize; an int8.onnx without a sidecar is someone else's."""
+    int8 = folder.onnx("int8")
+    ours = int8.exists() and sidecar_path(int8).exists()
+    return [*folder.onnx_files(), *([int8] if ours else [])]
+
+
+def read_onnx(path: Path) -> OnnxArtifact | QuantizedArtifact:
+    """The record of one of them; UserError as :func:`~repvgg_deploy.sidecar.read_sidecar`."""
+    if path.stem == "int8":
+        return read_sidecar(path, QuantizedArtifact)
+    return read_sidecar(path, OnnxArtifact)
+
+
+def onnx_servable(path: Path, artifact: OnnxArtifact | QuantizedArtifact) -> Servable:
     """Read the tensors from the graph itself; nothing in it is run.
 
     Raises:

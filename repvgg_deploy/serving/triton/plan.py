@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import EngineArtifact, FusedArtifact, OnnxArtifact
+from ...artifacts import EngineArtifact, FusedArtifact
 from ...errors import UserError
 from ...files import is_onnx, make_folder
 from ...sidecar import read_sidecar
@@ -16,7 +16,7 @@ from .engine import engine_servable
 from .group import check_name, group
 from .labels import check_labels, known_labels, read_labels
 from .model import LABELS_FILE, Scheduling, TritonModel, check_batches, configuration
-from .onnx_model import onnx_servable
+from .onnx_model import onnx_files, onnx_servable, read_onnx
 from .pbtxt import render
 from .repository import CONFIG_FILE, check_ours, sign, write_model
 from .servable import Servable
@@ -137,7 +137,7 @@ def _collect(
     left_out = [] if asked else _other_models(folder)
     for path in paths:
         if is_onnx(path):
-            onnx = read_sidecar(path, OnnxArtifact)
+            onnx = read_onnx(path)
             _check_proof(path, onnx.proof)
             _check_lineage(path, fused, {onnx.source.sha256})
             servables.append(onnx_servable(path, onnx))
@@ -160,12 +160,12 @@ def _collect(
 
 
 def _other_models(folder: ModelFolder) -> list[LeftOut]:
-    others = {path for path in folder.path.iterdir() if is_onnx(path)} - {*folder.onnx_files()}
+    others = {path for path in folder.path.iterdir() if is_onnx(path)} - {*onnx_files(folder)}
     return [LeftOut(path.name, _NOT_EXPORTED) for path in sorted(others)]
 
 
 def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
-    found = {path.name: path for path in (*folder.onnx_files(), *folder.engine_files())}
+    found = {path.name: path for path in (*onnx_files(folder), *folder.engine_files())}
     if not found:
         raise UserError(
             f"{folder.path}: holds no ONNX model and no engine yet; run repvgg-deploy export "

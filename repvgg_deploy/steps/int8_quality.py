@@ -1,0 +1,58 @@
+"""How near an int8 model comes to the float network that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..artifacts import QuantizedArtifact
+from ..models.network import RepVGG
+from ..runners.onnx_session import OrtSession
+from ..runners.protocol import run
+from ..runners.torch_network import TorchRunner, exact_math
+from .int8_proof import Likeness, decibel, stored_quality
+
+#: Decibel that the SQNR may be off what the sidecar says: another processor adds up otherwise, and
+#: integers on an edge fall to the other side.
+SAME_DB = 0.5
+
+
+def measure_quality(
+    weights: RepVGG, model: Path, batches: Iterable[NDArray[np.float32]], device: torch.device
+) -> Likeness:
+    """SQNR of the logits and agreement of the classes, over all of ``batches`` [N, C, H, W] each.
+
+    Raises:
+        UserError: ONNX Runtime cannot run the model, or not on batches of that shape.
+    """
+    session, runner = OrtSession(model), TorchRunner(weights, device)
+    ((name, _, _),) = session.inputs
+    signal = error = 0.0
+    agreeing = samples = 0
+    for batch in batches:
+        (logits,) = session.run({name: batch}).values()
+        with exact_math():
+            truth = run(runner, batch)
+        signal += float((truth**2).sum())
+        error += float(((logits.astype(np.float64) - truth) ** 2).sum())
+        agreeing += int((logits.argmax(1) == truth.argmax(1)).sum())
+        samples += len(batch)
+    return Likeness(decibel(signal, error), agreeing / max(samples, 1))
+
+
+def prove_quality(artifact: QuantizedArtifact, measured: Likeness) -> tuple[bool, str]:
+    """Whether what was measured on the calibration images is what the sidecar says, and reaches
+    its bounds; else what is not so."""
+    stored = artifact.proof["sqnr_db"]
+    if not abs(measured.sqnr_db - stored) <= SAME_DB:
+        return False, (
+            f"on the calibration images its SQNR is {measured.sqnr_db:.1f} dB, and its sidecar "
+            f"says {stored:.1f}"
+        )
+    figures = {"sqnr_db": measured.sqnr_db, "agreement": measured.agreement}
+    holds, detail = stored_quality({**artifact.proof, **figures})
+    return holds, detail.replace("it says", "on the calibration images it has")

@@ -1,0 +1,117 @@
+"""verify, of an int8 ONNX model of any graph: layer by layer, since torch has no network of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+from torch import Tensor
+from torch.nn import functional
+
+from ..equivalence.compare import Comparison, compare
+from ..errors import UserError
+from ..quantize.fake import Int8State, quantize, read_int8
+from ..quantize.integers import run_exposed
+from ..quantize.layers import QuantizedLayer, layer_key
+from ..quantize.read import QdqModel, read_qdq
+from ..reparam.graph.files import load_model
+from ..runners.onnx_info import OnnxInfo, read_onnx_info
+from ..runners.torch_network import exact_math
+from .against_weights import pick_samples
+from .int8_proof import IntegerProof, LayerIntegers
+from .verdict import Verdict
+from .verify_int8 import changed_tensors, foreign, integers_file
+from .weights import TORCH_DTYPE
+
+Arrays = dict[str, NDArray[Any]]
+_ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+
+
+def verify_int8_graph(reference: Path, candidate: Path, images: Path | None) -> Verdict:
+    """Compare weights, scales and biases with the file beside, then each layer's work.
+
+    Raises:
+        UserError: a file that cannot be used, a graph of several inputs or of any size, or images
+            that it does not take.
+    """
+    info, model = read_onnx_info(candidate), load_model(candidate)
+    state = read_int8(integers_file(candidate))
+    changed = foreign(reference, candidate) or changed_tensors(model, state, info.precision)
+    proof = IntegerProof(tuple(changed), len(state.scales), info.precision)
+    if not changed:
+        proof = _run(info, model, state, images)
+    return Verdict(reference, candidate, None, None, "cpu", integers=proof)
+
+
+def _run(info: OnnxInfo, model: ModelProto, state: Int8State, images: Path | None) -> IntegerProof:
+    image = (info.channels, info.height, info.width)
+    samples, batch = pick_samples(info.path, image, info.batch or 1, info.batch, images)
+    found = read_qdq(model)
+    sources = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    outputs = {n.name or n.output[0]: n.output[0] for n in model.graph.node if n.output}
+    floats = {outputs[layer.name] for layer in found.layers}
+    floats |= {sources[tensor] for tensor in found.inputs.values()} - {info.input}
+    inner = dict.fromkeys(floats, _ELEMENT[info.precision])
+    inner |= dict.fromkeys(found.inputs.values(), TensorProto.INT8)
+    values = run_exposed(info.path, model, inner, info.input, samples, batch)
+    values[info.input] = torch.tensor(samples).to(TORCH_DTYPE[info.precision]).numpy()
+    integers = tuple(
+        LayerIntegers.of(
+            layer_key(layer.name),
+            quantize(torch.tensor(values[sources[tensor]]), layer.input_scale).numpy(),
+            values[tensor],
+        )
+        for layer, tensor in zip(found.layers, found.inputs.values(), strict=True)
+    )
+    sums = _compare_sums(model, found, state, values, info.precision)
+    return IntegerProof((), len(state.scales), info.precision, integers, sums=sums)
+
+
+def _compare_sums(
+    model: ModelProto, found: QdqModel, state: Int8State, values: Arrays, precision: str
+) -> tuple[Comparison, ...]:
+    """What each layer makes of the integers that it read, in ONNX Runtime and in torch."""
+    nodes = {node.name or node.output[0]: node for node in model.graph.node}
+    comparisons = []
+    for layer in found.layers:
+        node = nodes[layer.name]
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        integers = torch.tensor(values[found.inputs[layer.name]])
+        with exact_math():
+            truth, own = (
+                _layer(layer, integers, state, attributes, dtype)
+                for dtype in (torch.float64, TORCH_DTYPE[precision])
+            )
+        theirs = values[node.output[0]]
+        comparisons.append(compare(layer.name, truth, own, theirs, precision))
+    return tuple(comparisons)
+
+
+def _layer(
+    layer: QuantizedLayer,
+    integers: Tensor,
+    state: Int8State,
+    attributes: dict[str, Any],
+    dtype: torch.dtype,
+) -> NDArray[Any]:
+    """A Conv or Gemm in torch, of the integers it read."""
+    x = integers.to(dtype) * layer.input_scale
+    weight = state.weight(layer_key(layer.name), dtype)
+    bias = None if layer.bias is None else torch.tensor(layer.bias).to(dtype)
+    if weight.ndim == 2:
+        return functional.linear(x, weight, bias).numpy()
+    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise UserError(f"{layer.name} pads by itself (auto_pad), which cannot be checked.")
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    return functional.conv2d(
+        functional.pad(x, (left, right, top, bottom)),
+        weight,
+        bias,
+        attributes.get("strides", 1),
+        0,
+        attributes.get("dilations", 1),
+        attributes.get("group", 1),
+    ).numpy()
