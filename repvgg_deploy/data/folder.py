@@ -21,7 +21,7 @@ from .source import Labelled
 #: torchvision's list.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 #: What such a file may hold, whatever its name: Pillow also has decoders that start programs.
-_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: Of more than 8 bits; Pillow cuts them off at 255 when it makes them RGB: they would be white.
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 #: Sub-folders of these names hold parts of a data set, not classes.
