@@ -73,7 +73,7 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"steps", "serving"},
-    {"bench", "equivalence", "export"},
+    {"bench", "equivalence", "evaluation", "export"},
     {"runners"},
     {"engine"},
     {"reparam", "models", "checkpoint", "data", "workspace"},
