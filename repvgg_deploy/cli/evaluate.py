@@ -87,7 +87,7 @@ def command(
         from ..errors import UserError
         from ..optional import available
         from ..report.evaluate import confusion_text, evaluation_text
-        from ..report.text import one_line
+        from ..report.text import count_text, one_line
         from ..steps.candidates import model_entries, named_entries
         from ..steps.evaluate import default_preprocessing, evaluate
         from ..steps.weights import Reading
@@ -119,6 +119,7 @@ def command(
     if confusion:
         for network in result.networks:
             say(confusion_text(network, result.classes))
-    say(f"{len(result.networks)} networks on {result.samples} images  {elapsed}")
+    count = count_text(len(result.networks), "network")
+    say(f"{count} on {count_text(result.samples, 'image')}  {elapsed}")
     if as_json:
         print_json(result.to_dict())
