@@ -53,7 +53,7 @@ def read_onnx_info(path: Path) -> OnnxInfo:
     if not one_each or precision is None or not sized:
         raise UserError(
             f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "
-            f"outputs {[v.name for v in graph.output]}; verify takes models with one float "
+            f"outputs {[v.name for v in graph.output]}; this step takes models with one float "
             "image input [batch, C, H, W], C, H and W fixed, and one output."
         )
     quantized = any(node.op_type == "DequantizeLinear" for node in graph.node)
