@@ -17,7 +17,10 @@ from repvgg_deploy.steps import doctor as doctor_step
 
 from .conftest import Cli
 
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "rich", "safetensors")
+HEAVY = (
+    *("torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "rich", "safetensors"),
+    "PIL",
+)
 
 
 def test_models_table(cli: Cli) -> None:

@@ -335,3 +335,34 @@ def test_what_is_missing_to_run_engines_is_named(
     result = bench(pipeline)
     assert result.code == 0
     assert "fp32.tensorrt.engine: not measured, pycuda.driver cannot be imported here" in result.err
+
+
+def test_evaluate_fills_batches_up_to_what_the_profile_takes(
+    pipeline: Cli, machine: Machine
+) -> None:
+    """37 images on engines that take 4 to 8 or 48 at once, in float and in half precision."""
+    engine(machine, ENGINE, classifier(batches=(4, 4, 8)))
+    engine(machine, HALF, classifier("fp16", batches=(48, 48, 48)), precision="fp16")
+    rng = np.random.default_rng(0)
+    np.savez("x.npz", x=rng.normal(size=(37, 3, 32, 32)), y=rng.integers(0, 5, 37))
+    result = pipeline("evaluate", "--data", "x.npz", "--json")
+    assert result.code == 0, result.err
+    found = {network["name"]: network for network in json.loads(result.out)["networks"]}
+    assert json.loads(result.out)["left_out"] == {}
+    own, half = found[ENGINE.name], found[HALF.name]
+    assert own["runtime"] == "tensorrt fp32"
+    assert own["scores"]["samples"] == half["scores"]["samples"] == 37
+    assert own["scores"]["top1"] == found["fused.safetensors"]["scores"]["top1"]
+    assert own["scores"]["sqnr_db"] > 100
+    assert 40 < half["scores"]["sqnr_db"] < 100
+
+
+def test_evaluate_of_an_engine_for_images_of_another_size(pipeline: Cli, machine: Machine) -> None:
+    engine(machine, ENGINE, classifier(size=48))
+    np.savez("x.npz", x=np.random.default_rng(0).normal(size=(3, 3, 32, 32)), y=[0, 1, 2])
+    result = pipeline("evaluate", "--data", "x.npz", "--json")
+    assert result.code == 0, result.err
+    assert (
+        "takes images of 3 channels, 48x48 pixels"
+        in json.loads(result.out)["left_out"][ENGINE.name]
+    )

@@ -73,7 +73,7 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"steps", "serving"},
-    {"bench", "equivalence", "export", "quantize"},
+    {"bench", "equivalence", "evaluation", "export", "quantize"},
     {"runners"},
     {"engine"},
     {"reparam", "models", "checkpoint", "data", "workspace"},

@@ -15,9 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from repvgg_deploy.data.fashion_mnist import MEAN, STD, preprocess, read_idx
+from repvgg_deploy.data.fashion_mnist import preprocess
+from repvgg_deploy.data.idx import read_idx
+from repvgg_deploy.data.pixels import to_input
+from repvgg_deploy.data.preprocessing import PRESETS
 from repvgg_deploy.models.network import RepVGG
 from repvgg_deploy.models.zoo import ZOO, describe, make_spec
 
@@ -49,9 +53,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def small(images: np.ndarray) -> np.ndarray:
-    """Bytes [N, 28, 28] -> float32 [N, 1, 32, 32]: a black border of 2 px, normalised."""
-    bordered = np.pad(images, ((0, 0), (2, 2), (2, 2)))
-    return ((bordered.astype(np.float32) / 255.0 - MEAN) / STD)[:, None]
+    """Bytes [N, 28, 28] -> float32 [N, 1, 32, 32], one of the three channels, which are alike."""
+    how = PRESETS["fashion-mnist-32"]
+    return np.stack([to_input(Image.fromarray(image), how)[:1] for image in images])
 
 
 @torch.inference_mode()

@@ -17,7 +17,10 @@ from ..report.text import one_line
 from .console import say
 
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
-COMMANDS = ("fuse", "inspect", "verify", "export", "bench", "serve", "models", "doctor", "demo")
+COMMANDS = (
+    *("fuse", "inspect", "verify", "export", "evaluate", "bench", "serve", "models", "doctor"),
+    "demo",
+)
 
 
 class Pipeline(click.Group):

@@ -1,8 +1,8 @@
-"""The benchmark's progress display."""
+"""Progress displays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -28,3 +28,15 @@ def bench_progress() -> Iterator[Report]:
             bars.update(tasks[key], completed=share)
 
         yield report
+
+
+@contextmanager
+def share_progress(text: str) -> Iterator[Callable[[float], None]]:
+    """One bar for a share from 0 to 1, where stderr is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task(text, total=1.0)
+        yield lambda share: bars.update(task, completed=share)

@@ -1,1 +1,1 @@
-"""Images in: bundled demo data and sample files."""
+"""Images in: folders, IDX and NumPy files, their preprocessing, and the bundled demo data."""

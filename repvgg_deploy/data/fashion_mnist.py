@@ -1,9 +1,6 @@
-"""Fashion-MNIST (Xiao et al., 2017, MIT licence): its IDX files and our preprocessing."""
+"""Fashion-MNIST (Xiao et al., 2017, MIT licence): its classes and our preprocessing."""
 
 from __future__ import annotations
-
-import gzip
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +12,6 @@ CLASSES = (
 )  # fmt: skip
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, pixels scaled to 0..1
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX .gz file of bytes: magic 00 00 08 <ndim>, big-endian dims, then the values."""
-    with gzip.open(path) as stream:
-        raw = stream.read()
-    ndim = raw[3]
-    shape = np.frombuffer(raw, ">u4", count=ndim, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
 
 
 def preprocess(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -22,7 +22,10 @@ LARGEST = 16_384
 
 @dataclass(frozen=True)
 class OnnxInfo:
-    """``batch`` is None where it is dynamic; height and width are fixed."""
+    """``batch`` is None where it is dynamic; height and width are fixed.
+
+    ``quantized``: whether it holds Q/DQ nodes.
+    """
 
     path: Path
     input: str
@@ -31,6 +34,7 @@ class OnnxInfo:
     channels: int
     height: int
     width: int
+    quantized: bool
 
 
 def read_onnx_info(path: Path) -> OnnxInfo:
@@ -49,7 +53,11 @@ def read_onnx_info(path: Path) -> OnnxInfo:
     if not one_each or precision is None or not sized:
         raise UserError(
             f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "
-            f"outputs {[v.name for v in graph.output]}; verify takes models with one float "
+            f"outputs {[v.name for v in graph.output]}; this step takes models with one float "
             "image input [batch, C, H, W], C, H and W fixed, and one output."
         )
-    return OnnxInfo(path, inputs[0].name, precision, shape[0] or None, shape[1], shape[2], shape[3])
+    quantized = any(node.op_type == "DequantizeLinear" for node in graph.node)
+    batch, channels, height, width = shape
+    return OnnxInfo(
+        path, inputs[0].name, precision, batch or None, channels, height, width, quantized
+    )

@@ -18,15 +18,23 @@ _SETTINGS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}  #
 
 
 class OrtRunner:
-    """One session. ``threads`` 0: as many as ONNX Runtime likes."""
+    """One session. ``threads`` 0: as many as ONNX Runtime likes.
 
-    def __init__(self, model: Path | bytes, device: str = "cpu", threads: int = 0) -> None:
+    ``optimize`` False: the graph runs as it stands, which a quantized one has to: what ONNX
+    Runtime makes of Q/DQ nodes moves their results by whole steps.
+    """
+
+    def __init__(
+        self, model: Path | bytes, device: str = "cpu", threads: int = 0, optimize: bool = True
+    ) -> None:
         ort = require("onnxruntime")
         provider = PROVIDERS[device]
         if provider not in ort.get_available_providers():
             raise UserError(f"ONNX Runtime has no {provider} here; run repvgg-deploy doctor.")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors come back as exceptions, and we put them in words
         # Threads of an idle session would go on spinning after its run and slow the next session
         # down threefold: measured interleaved, every network would look as slow as that.

@@ -1,0 +1,125 @@
+"""repvgg-deploy evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import data_options, options
+from .console import print_json, say, spinner, uninterrupted
+from .data_options import PreprocessingOptions
+from .subject import refuse_options
+
+
+@click.command("evaluate")
+@click.argument("files", metavar="[ARTIFACT]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Images: a folder (its sub-folders are the classes), IDX files, .npz or .npy.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="A class index for each image: .npy, .npz with an array y, IDX, or text with one a line. "
+    "[default: those that --data holds]",
+)
+@data_options.split
+@data_options.preprocessing_options
+@click.option(
+    "--allow-other-preprocessing",
+    is_flag=True,
+    help="Evaluate an int8 model on images that are preprocessed otherwise than those it was "
+    "calibrated with.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Take this many of the images, spread over the classes. [default: all]",
+)
+@click.option("--confusion", is_flag=True, help="Count which class was taken for which.")
+@options.eps
+@options.family
+@options.ema
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where weights run; auto: the GPU where torch can use one. ONNX models run on the CPU.",
+)
+@options.model
+@options.engines
+@options.as_json
+def command(
+    files: tuple[Path, ...],
+    data: Path,
+    labels: Path | None,
+    split: str | None,
+    preprocessing: PreprocessingOptions,
+    allow_other_preprocessing: bool,
+    samples: int | None,
+    confusion: bool,
+    eps: float | None,
+    family: str | None,
+    ema: bool | None,
+    device: str,
+    model: str | None,
+    engines: Path,
+    as_json: bool,
+) -> None:
+    """Measure accuracy, several networks side by side.
+
+    Each ARTIFACT may be a checkpoint, fused weights, an ONNX model or an engine; the first is the
+    reference. Without any, everything of the current model is evaluated, and the reference is the
+    unfused checkpoint; what cannot be run here is left out, and said so. Prints top-1 and top-5,
+    the agreement with the reference, the difference in top-1, each with its 95 % interval, and how
+    far the logits are from the reference's (SQNR).
+    """
+    if files:
+        refuse_options(("model", "engines"), "ARTIFACT is named")
+    else:
+        refuse_options(("eps", "family", "ema"), "the model's checkpoint is read as fuse read it")
+    with spinner("loading") as elapsed, uninterrupted():
+        from ..data.image_set import open_images
+        from ..errors import UserError
+        from ..optional import available
+        from ..report.evaluate import confusion_text, evaluation_text
+        from ..report.text import count_text, one_line
+        from ..steps.candidates import model_entries, named_entries
+        from ..steps.evaluate import default_preprocessing, evaluate
+        from ..steps.weights import Reading
+        from ..workspace import Workspace
+        from .progress import share_progress
+
+        available("onnxruntime")  # imported now: a signal amid that looks like its absence
+    if files:
+        entries = named_entries(files, Reading(eps, family, ema))
+    else:
+        entries = model_entries(Workspace(engines).model(model))
+    how = preprocessing.pick(default_preprocessing(entries))
+    images = open_images(data, how, labels, split)
+    if confusion and images.labels is None:
+        raise UserError(f"{data}: has no labels to count --confusion by; give --labels.")
+    if samples is not None:
+        images = images.take(samples)
+    with share_progress("evaluating") as progress:
+        result = evaluate(
+            entries,
+            images,
+            device,
+            with_confusion=confusion,
+            other_preprocessing=allow_other_preprocessing,
+            progress=progress,
+        )
+    for line in evaluation_text(result).splitlines():
+        say(one_line(line))
+    if confusion:
+        for network in result.networks:
+            say(confusion_text(network, result.classes))
+    count = count_text(len(result.networks), "network")
+    say(f"{count} on {count_text(result.samples, 'image')}  {elapsed}")
+    if as_json:
+        print_json(result.to_dict())

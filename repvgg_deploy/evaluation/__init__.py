@@ -1,0 +1,1 @@
+"""How well networks do a task on labelled images, and how sure that is."""
