@@ -68,6 +68,19 @@ def find_layers(model: ModelProto, *, stem: bool = True, linear: bool = False) -
     return [found for _, found in _judge(model, stem, linear) if isinstance(found, Layer)]
 
 
+def weighted_layers(model: ModelProto) -> list[Layer]:
+    """Every 2-D Conv and Gemm with constant fp32 weights, those of squeeze-excitation too."""
+    graph = model.graph
+    overridable = {value.name for value in graph.input}
+    weights = {t.name: t for t in graph.initializer if t.name not in overridable}
+    found = (
+        _layer(node, weights, in_gate=False, first=False, stem=True, linear=True)
+        for node in graph.node
+        if node.op_type in WEIGHTED and is_standard(node.domain)
+    )
+    return [layer for layer in found if isinstance(layer, Layer)]
+
+
 def left_in_float(model: ModelProto, *, stem: bool = True, linear: bool = False) -> dict[str, str]:
     """Why each other weighted node is not among :func:`find_layers`, by its name."""
     return {

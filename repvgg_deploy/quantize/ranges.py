@@ -165,8 +165,8 @@ class _SquaredErrors:
     def of(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
         """[channels], for one threshold each."""
         scales = thresholds / self._width / self._levels
-        edges = scales[:, None] * (np.arange(self._levels) + 0.5)
-        lower = edges.astype(np.int64)
+        edges = np.minimum(scales[:, None] * (np.arange(self._levels) + 0.5), BINS)
+        lower = np.minimum(edges.astype(np.int64), BINS - 1)  # nothing lies beyond the last bin
         inside = edges - lower
         at = lower + self._first
         excess = self._excess[at] - inside * (self._above[at] - inside / 2 * self._counts[at])

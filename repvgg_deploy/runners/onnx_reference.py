@@ -70,7 +70,7 @@ class Conv(OpRun):
     ) -> tuple[NDArray[Any]]:
         axes = weight.ndim - 2
         stride, dilation = strides or [1] * axes, dilations or [1] * axes
-        first, last = _padding(auto_pad or "NOTSET", x, weight, stride, dilation, pads)
+        first, last = find_padding(auto_pad or "NOTSET", x, weight, stride, dilation, pads)
         sides = [side for axis in reversed(range(axes)) for side in (first[axis], last[axis])]
         padded = F.pad(torch.tensor(x), sides)
         kernel = torch.tensor(weight).to(padded.dtype)
@@ -79,7 +79,7 @@ class Conv(OpRun):
         return (convolve(padded, kernel, offset, stride, 0, dilation, group or 1).numpy(),)
 
 
-def _padding(
+def find_padding(
     auto_pad: str,
     x: NDArray[Any],
     weight: NDArray[Any],
@@ -87,7 +87,7 @@ def _padding(
     dilation: list[int],
     pads: list[int] | None,
 ) -> tuple[list[int], list[int]]:
-    """Zeros before and after each spatial axis."""
+    """Zeros before and after each spatial axis of a Conv with these attributes."""
     axes = weight.ndim - 2
     if auto_pad in ("NOTSET", "VALID"):
         given = pads if pads and auto_pad == "NOTSET" else [0] * 2 * axes

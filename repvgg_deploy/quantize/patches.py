@@ -1,0 +1,99 @@
+"""What a layer multiplies its weights with: the patches of its input, sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..runners.onnx_reference import find_padding
+
+#: Positions taken of each image. Neighbours resemble one another, other images do not.
+POSITIONS = 64
+
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class PatchStatistics:
+    """Second moments of a layer's input, over patches; [groups, K] and [groups, K, K].
+
+    ``mean`` is of the float network's patches x and ``quantized_mean`` of the quantized one's q;
+    ``covariance`` is that of q, and ``error`` the covariance of x - q with q: it says what of the
+    error so far can be told from q, and so be made up for. ``signal`` and ``noise`` are the sums of
+    squares of x and x - q. Float64.
+    """
+
+    mean: Tensor
+    quantized_mean: Tensor
+    covariance: Tensor
+    error: Tensor
+    signal: float
+    noise: float
+
+
+def measure(pairs: Iterable[Pair], node: NodeProto, weight: NDArray[Any], seed: int) -> (
+    PatchStatistics
+):
+    """Statistics over ``pairs`` of float and quantized inputs [n, C, ...] of a Conv or Gemm.
+
+    ``weight`` is [out, in/groups, ...]. Positions are drawn with ``seed``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = 0
+    sums: list[Tensor] | None = None
+    signal = noise = 0.0
+    for values, quantized in pairs:
+        signal += float((values.astype(np.float64) ** 2).sum())
+        noise += float(((values - quantized).astype(np.float64) ** 2).sum())
+        x, q = _patches(np.stack([values, quantized]), node, weight, generator)
+        difference, turned = x - q, q.transpose(1, 2)
+        found = [x.sum(2), q.sum(2), q @ turned, difference @ turned]
+        wide = [part.double() for part in found]
+        sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
+        count += x.shape[2]
+    assert sums is not None
+    mean, quantized_mean, second, crossed = (part / count for part in sums)
+    shift = mean - quantized_mean
+    return PatchStatistics(
+        mean=mean,
+        quantized_mean=quantized_mean,
+        covariance=second - quantized_mean[:, :, None] * quantized_mean[:, None, :],
+        error=crossed - shift[:, :, None] * quantized_mean[:, None, :],
+        signal=signal,
+        noise=noise,
+    )
+
+
+def _patches(
+    both: NDArray[np.float32], node: NodeProto, weight: NDArray[Any], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Patches [groups, K, n] of each of two inputs [2, N, C, ...], at the same positions."""
+    if node.op_type == "Gemm":
+        x, q = torch.from_numpy(both).transpose(1, 2)[:, None]
+        return x, q
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    strides = attributes.get("strides", [1, 1])
+    dilations = attributes.get("dilations", [1, 1])
+    auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
+    first, last = find_padding(
+        auto_pad, both[0], weight, strides, dilations, attributes.get("pads")
+    )
+    sides = [first[1], last[1], first[0], last[0]]
+    images = F.pad(torch.from_numpy(both).flatten(0, 1), sides)
+    columns = F.unfold(images, weight.shape[2:], dilations, stride=strides)  # [2 N, C K, P]
+    positions = columns.shape[2]
+    if positions > POSITIONS:
+        drawn = torch.randperm(positions, generator=generator)[:POSITIONS]
+        columns = columns[:, :, drawn.sort().values]
+    groups = attributes.get("group", 1)
+    pair = columns.unflatten(0, (2, -1)).unflatten(2, (groups, -1))  # [2, N, g, K, P]
+    x, q = pair.permute(0, 2, 3, 1, 4).flatten(3)
+    return x, q
