@@ -4,7 +4,10 @@
 
 Every method quantizes the same fp32 models with the same 512 training images and the options that
 the record shows; then all are judged once on the 10,000 test images. Nothing is tuned on those.
-Writes docs/results/int8.json: a run replaces the networks that it ran, each as a whole.
+Writes docs/results/int8.json: a run replaces the networks that it ran, each as a whole. ModelOpt
+goes into a venv of its own, for it asks for older versions of our packages:
+
+    python -m venv modelopt-venv && modelopt-venv/bin/pip install "nvidia-modelopt[onnx]==0.47.0"
 """
 
 from __future__ import annotations
@@ -60,11 +63,10 @@ def run_network(name: str, args: argparse.Namespace) -> dict[str, Any]:
     inputs, labels = images.test_images(args.data, channels)
     references = {variant: logits(model, inputs) for variant, model in models.items()}
     fp32 = {variant: top1(found, labels) for variant, found in references.items()}
-    print(
-        f"\n{name}: fp32 top-1 {fp32['original']:.2f} %, on the twins {sorted(set(fp32.values()))}"
-    )
+    low, high = min(fp32.values()), max(fp32.values())
+    print(f"\n{name}: fp32 top-1 {fp32['original']:.2f} %, with the twins {low:.2f} to {high:.2f}")
 
-    methods, rows = chosen(args), {}
+    methods, rows, each = chosen(args), {}, []
     width = max(len(method.name) for method in methods)
     print(table.heading(width))
     for method in methods:
@@ -87,6 +89,8 @@ def run_network(name: str, args: argparse.Namespace) -> dict[str, Any]:
             "scores": {variant: asdict(one) for variant, one in scores.items()},
         }
         print(table.row(method.name, summary, width), flush=True)
+        each.append(table.each_top1(method.name, scores, width))
+    print("\n".join([f"\ntop-1 on {'; '.join(models)}:", *each]))
     return {"checkpoint_sha256": sha256_file(path), "fp32_top1": fp32, "methods": rows}
 
 

@@ -14,13 +14,14 @@ MIN_SQNR = 30.0  # dB
 MAX_DEVIATION = 0.5  # dB between a twin's SQNR and the original's
 
 _ROUNDING = 1e-9  # a drop of 15 images in 10,000 is 0.15 points, in floats a little more
-_TITLES = ("top-1", "agree", "SQNR", "top-1", "agree", "SQNR", "+/- dB", "float")
+_TITLES = ("top-1", "agree", "SQNR", "top-1", "agree", "SQNR", "+/- dB", "float", "s")
 
 
 @dataclass(frozen=True)
 class Summary:
     """A method on the original network, and the worst of it on the rescaled twins.
 
+    ``float_convs``: the most left in float on any of them; ``seconds``: of the slowest.
     ``deviation_db``: the largest difference between a twin's SQNR and the original's.
     ``missed``: names of the bounds that do not hold; empty: passed.
     """
@@ -33,6 +34,7 @@ class Summary:
     worst_sqnr_db: float | None
     deviation_db: float | None
     float_convs: int
+    seconds: float
     missed: list[str]
 
 
@@ -57,13 +59,17 @@ def summarise(scores: Mapping[str, Score]) -> Summary:
         worst_sqnr_db=min((twin.sqnr_db for twin in twins), default=None),
         deviation_db=deviation,
         float_convs=max(score.float_convs for score in every),
+        seconds=max(score.seconds for score in every),
         missed=[name for name, held in holds.items() if not held],
     )
 
 
 def heading(width: int) -> str:
-    """The two lines above the rows; ``width`` is that of the methods' names."""
-    groups = f"{'':{width}} | {'original':^22} | {'worst of the twins':^31} |"
+    """The two lines above the rows; ``width`` is that of the methods' names.
+
+    ``float`` counts the convolutions that were left in float.
+    """
+    groups = f"{'':{width}} | {'original':^22} | {'worst of the twins':^30} |"
     titles = [f"{title:>6}" for title in _TITLES]
     return f"{groups}\n{'method':{width}} | {_columns(titles)}"
 
@@ -75,9 +81,16 @@ def row(name: str, summary: Summary, width: int) -> str:
         summary.worst_top1, summary.worst_agreement, summary.worst_sqnr_db, summary.deviation_db,
     )  # fmt: skip
     cells = ["     -" if number is None else f"{number:6.2f}" for number in numbers]
+    cells += [f"{summary.float_convs:6}", f"{summary.seconds:6.1f}"]
     verdict = f"FAIL: {', '.join(summary.missed)}" if summary.missed else "PASS"
-    return f"{name:{width}} | {_columns([*cells, f'{summary.float_convs:6}'])} | {verdict}"
+    return f"{name:{width}} | {_columns(cells)} | {verdict}"
+
+
+def each_top1(name: str, scores: Mapping[str, Score], width: int) -> str:
+    """One line: top-1 on the original and on each twin, in their order."""
+    cells = (f"{score.top1:6.2f}" for score in scores.values())
+    return f"{name:{width}} | {'  '.join(cells)}"
 
 
 def _columns(cells: list[str]) -> str:
-    return f"{'  '.join(cells[:3])} | {'  '.join(cells[3:7])} | {cells[7]}"
+    return f"{'  '.join(cells[:3])} | {'  '.join(cells[3:7])} | {'  '.join(cells[7:])}"
