@@ -17,18 +17,22 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from repvgg_deploy.bench.environment import environment
 from repvgg_deploy.files import sha256_file
 
 from . import images, networks, table
-from .method import Method, NotHere
+from .method import Images, Method, NotHere
 from .ours import our_methods
 from .public import modelopt_versions, public_methods
-from .score import Score, logits, score, top1
+from .score import Logits, Score, logits, score, top1
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results" / "int8.json"
@@ -54,6 +58,29 @@ def chosen(args: argparse.Namespace) -> list[Method]:
     return [method for method in methods if any(part in method.name for part in wanted)]
 
 
+@dataclass(frozen=True)
+class Test:
+    """The test images, their labels, and what each variant's fp32 model says of them."""
+
+    images: Images
+    labels: NDArray[np.int64]
+    fp32: dict[str, Logits]
+
+
+def run_method(
+    method: Method, models: dict[str, onnx.ModelProto], calibration: Images, test: Test
+) -> dict[str, Score]:
+    """Quantize every variant and judge what came out."""
+    scores = {}
+    for variant, model in models.items():
+        start = time.perf_counter()
+        int8 = method.quantize(model, calibration)
+        seconds = time.perf_counter() - start
+        reference = test.fp32[variant]
+        scores[variant] = score(model, int8, test.images, test.labels, reference, seconds)
+    return scores
+
+
 def run_network(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Every method on every variant of a network: printed, and JSON-ready."""
     path = networks.checkpoint(args.checkpoints, name, args.data)
@@ -61,41 +88,31 @@ def run_network(name: str, args: argparse.Namespace) -> dict[str, Any]:
     channels = models["original"].graph.input[0].type.tensor_type.shape.dim[1].dim_value
     calibration = images.calibration_images(args.data, channels)
     inputs, labels = images.test_images(args.data, channels)
-    references = {variant: logits(model, inputs) for variant, model in models.items()}
-    fp32 = {variant: top1(found, labels) for variant, found in references.items()}
+    test = Test(inputs, labels, {key: logits(model, inputs) for key, model in models.items()})
+    fp32 = {variant: top1(found, test.labels) for variant, found in test.fp32.items()}
     low, high = min(fp32.values()), max(fp32.values())
     print(f"\n{name}: fp32 top-1 {fp32['original']:.2f} %, with the twins {low:.2f} to {high:.2f}")
 
-    methods, rows, each = chosen(args), {}, []
+    methods = chosen(args)
+    rows: dict[str, dict[str, Any]] = {}
+    each = []
     width = max(len(method.name) for method in methods)
-    print(table.heading(width))
+    print(table.heading(width), flush=True)
     for method in methods:
-        scores: dict[str, Score] = {}
+        rows[method.name] = {"options": {key: str(value) for key, value in method.options.items()}}
         try:
-            for variant, model in models.items():
-                start = time.perf_counter()
-                int8 = method.quantize(model, calibration)
-                seconds = time.perf_counter() - start
-                reference = references[variant]
-                scores[variant] = score(model, int8, inputs, labels, reference, seconds)
+            scores = run_method(method, models, calibration, test)
         except NotHere as reason:
-            rows[method.name] = {"options": _shown(method.options), "skipped": str(reason)}
+            rows[method.name]["skipped"] = str(reason)
             print(f"{method.name:{width}} | skipped: {reason}")
             continue
         summary = table.summarise(scores)
-        rows[method.name] = {
-            "options": _shown(method.options),
-            "summary": asdict(summary),
-            "scores": {variant: asdict(one) for variant, one in scores.items()},
-        }
+        by_variant = {variant: asdict(one) for variant, one in scores.items()}
+        rows[method.name] |= {"summary": asdict(summary), "scores": by_variant}
         print(table.row(method.name, summary, width), flush=True)
         each.append(table.each_top1(method.name, scores, width))
     print("\n".join([f"\ntop-1 on {'; '.join(models)}:", *each]))
     return {"checkpoint_sha256": sha256_file(path), "fp32_top1": fp32, "methods": rows}
-
-
-def _shown(options: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in options.items()}
 
 
 def main() -> None:

@@ -128,6 +128,7 @@ def public_methods(modelopt_python: Path) -> list[Method]:
             "calibration_eps": ["cpu"],
             "op_types_to_quantize": ["Conv"],
             "high_precision_dtype": "fp32",
+            "target_dla": True,  # else it leaves the narrow convolutions in float, without a word
         }
         quantize = partial(_with_modelopt, modelopt_python, options)
         return Method(f"ModelOpt, {method}", options, quantize)

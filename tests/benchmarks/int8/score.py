@@ -35,6 +35,7 @@ def logits(model: onnx.ModelProto, images: Images) -> Logits:
     """The model's output [N, classes], every node run as it stands (ORT_DISABLE_ALL)."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may run here
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
