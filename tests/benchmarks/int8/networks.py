@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import torch
 from torch import Tensor
 
 from repvgg_deploy.export.graph import to_onnx
@@ -29,14 +30,21 @@ SEEDS = (0, 1, 2)
 
 
 def checkpoint(folder: Path, network: str, data: Path) -> Path:
-    """The network's training checkpoint; trained where the folder has none."""
-    path = folder / f"{network}.pth"
-    if path.exists():
-        return path
-    epochs = str(EPOCHS[network])
-    print(f"{path}: is not there; training it for {epochs} epochs (a0: up to half an hour)")
-    command = [sys.executable, str(TRAIN), "--network", network, "--epochs", epochs]
-    subprocess.run([*command, "--data", str(data), "--out", str(folder)], check=True)
+    """The network's training checkpoint; trained where the folder has none.
+
+    Raises:
+        SystemExit: its training has not come to its end; train.py writes the file at every epoch.
+    """
+    path, epochs = folder / f"{network}.pth", EPOCHS[network]
+    if not path.exists():
+        print(f"{path}: is not there; training it for {epochs} epochs (a0: up to half an hour)")
+        command = [sys.executable, str(TRAIN), "--network", network, "--epochs", str(epochs)]
+        subprocess.run([*command, "--data", str(data), "--out", str(folder)], check=True)
+    done = torch.load(path, weights_only=True)["epoch"]
+    if done < epochs:
+        raise SystemExit(
+            f"{path}: trained for {done} of {epochs} epochs; let train.py finish, or remove it."
+        )
     return path
 
 
