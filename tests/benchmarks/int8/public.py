@@ -1,8 +1,8 @@
 """The rows of public tools: ONNX Runtime's quantize_static and NVIDIA ModelOpt.
 
 Every row but ONNX Runtime's defaults quantizes the same convolutions as ours: all but those of
-squeeze-excitation. ONNX Runtime's quant_pre_process is not run: it infers shapes and optimises the
-graph, and in ours there is nothing left to fuse.
+squeeze-excitation. ONNX Runtime's quant_pre_process is not run: there is nothing left to fuse in
+these graphs, and with it the figures were the same to the last digit.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .score import squeeze_excite_convs
 WORKER = Path(__file__).with_name("modelopt_worker.py")
 CALIBRATION_BATCH = 64
 
-#: As TensorRT has to have it, and at its best for ONNX Runtime: no Q/DQ between Conv and ReLU,
-#: where TensorRT has none either.
+#: As TensorRT has to have it. No Q/DQ between Conv and ReLU, where TensorRT has none either; that
+#: is to ONNX Runtime's advantage (with it, 0.4 dB less on ``narrow``).
 TENSORRT_SUITED: dict[str, Any] = {
     "op_types_to_quantize": ["Conv"],
     "per_channel": True,
