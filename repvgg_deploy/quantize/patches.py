@@ -39,9 +39,9 @@ class PatchStatistics:
     noise: float
 
 
-def measure(pairs: Iterable[Pair], node: NodeProto, weight: NDArray[Any], seed: int) -> (
-    PatchStatistics
-):
+def measure(
+    pairs: Iterable[Pair], node: NodeProto, weight: NDArray[Any], seed: int
+) -> PatchStatistics:
     """Statistics over ``pairs`` of float and quantized inputs [n, C, ...] of a Conv or Gemm.
 
     ``weight`` is [out, in/groups, ...]. Positions are drawn with ``seed``.
@@ -94,6 +94,6 @@ def _patches(
         drawn = torch.randperm(positions, generator=generator)[:POSITIONS]
         columns = columns[:, :, drawn.sort().values]
     groups = attributes.get("group", 1)
-    pair = columns.unflatten(0, (2, -1)).unflatten(2, (groups, -1))  # [2, N, g, K, P]
+    pair = columns.reshape(2, both.shape[1], groups, -1, columns.shape[2])  # [2, N, g, K, P]
     x, q = pair.permute(0, 2, 3, 1, 4).flatten(3)
     return x, q

@@ -72,9 +72,11 @@ def _rounding(key: str, tensor: str, scale: float) -> tuple[list[NodeProto], lis
         for name, value in (("scale", scale), ("lowest", -128), ("highest", 127))
     ]
     held, lowest, highest = (constant.name for constant in constants)
-    steps = (("Div", [held]), ("Round", []), ("Clip", [lowest, highest]), ("Mul", [held]))
+    operands: dict[str, list[str]] = {
+        "Div": [held], "Round": [], "Clip": [lowest, highest], "Mul": [held],
+    }  # fmt: skip
     nodes = []
-    for kind, others in steps:
+    for kind, others in operands.items():
         nodes.append(helper.make_node(kind, [tensor, *others], [f"{key}.{kind}"]))
         tensor = f"{key}.{kind}"
     return nodes, constants

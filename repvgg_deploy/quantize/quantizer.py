@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from .collect import Batches, activations, collect, collect_channels
-from .equalize import STEP, TensorRange, equalize
-from .histograms import ChannelHistograms
+from .equalize import equalize
+from .factors import STEP, TensorRange
 from .layers import Layer, QuantizedLayer, find_layers
 from .patches import PatchStatistics, measure
-from .prepare import prepare
 from .prefix import fake_quantized_prefix, prefix
+from .prepare import prepare
 from .qdq import representable
 from .ranges import LEVELS, METHODS
 from .rounding import round_layer
@@ -36,9 +35,6 @@ class Recipe:
     learned: bool = False
 
 
-Method = Literal[
-    "minmax", "percentile", "kl", "mse", "equalize", "quick", "thorough"
-]
 RECIPES: dict[str, Recipe] = {
     "minmax": Recipe("minmax"),
     "percentile": Recipe("percentile"),
@@ -112,9 +108,7 @@ def quantize(
             float_type=float_type,
         )
         done.append(
-            QuantizedLayer(
-                layer.name, float(scale), rounded.integers, rounded.scales, rounded.bias
-            )
+            QuantizedLayer(layer.name, float(scale), rounded.integers, rounded.scales, rounded.bias)
         )
     progress("rounding", 1.0)
     return QuantizedNetwork(ready, done, ranges, reached)
@@ -125,28 +119,14 @@ def _find_ranges(
 ) -> tuple[ModelProto, dict[str, TensorRange]]:
     tensors = list(dict.fromkeys(layer.input for layer in layers))
     if recipe.equalize:
-        halves = [collect_channels(model, tensors, _half(images(), part)) for part in (0, 1)]
-        return equalize(model, layers, {name: (halves[0][name], halves[1][name]) for name in tensors})
+        histograms = collect_channels(model, tensors, images())
+        return equalize(model, layers, histograms, learned=recipe.learned)
     found = collect(model, tensors, images())
     thresholds = {name: METHODS[recipe.ranges](found[name]) for name in tensors}
     return model, {
         name: TensorRange(threshold / LEVELS if threshold > 0 else STEP, 1.0)
         for name, threshold in thresholds.items()
     }
-
-
-def _half(batches: Batches, part: int) -> Iterator[NDArray[np.float32]]:
-    """Every other image, one at a time; of a single image that one."""
-    number = 0
-    first = None
-    for batch in batches:
-        for image in batch:
-            first = image if first is None else first
-            if number % 2 == part:
-                yield image[None]
-            number += 1
-    if number == 1 and part == 1 and first is not None:
-        yield first[None]
 
 
 def _inputs(

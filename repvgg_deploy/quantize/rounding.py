@@ -78,7 +78,8 @@ def _compensated(rows: Tensor, statistics: PatchStatistics) -> Tensor:
     variances = covariance.diagonal(dim1=1, dim2=2)
     ridge = _RIDGE * (variances + 1e-3 * variances.mean(1, keepdim=True)) + 1e-12
     regular = covariance + torch.diag_embed(ridge)
-    return rows + torch.linalg.solve(regular, (rows @ statistics.error).mT).mT
+    change: Tensor = torch.linalg.solve(regular, (rows @ statistics.error).mT).mT
+    return rows + change
 
 
 def _row_scales(rows: Tensor, importance: Tensor, float_type: str) -> Tensor:
