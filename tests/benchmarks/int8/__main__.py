@@ -85,9 +85,8 @@ def run_network(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Every method on every variant of a network: printed, and JSON-ready."""
     path = networks.checkpoint(args.checkpoints, name, args.data)
     models = networks.variants(path, args.sigmas)
-    channels = models["original"].graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    calibration = images.calibration_images(args.data, channels)
-    inputs, labels = images.test_images(args.data, channels)
+    calibration = images.calibration_images(args.data)
+    inputs, labels = images.test_images(args.data)
     test = Test(inputs, labels, {key: logits(model, inputs) for key, model in models.items()})
     fp32 = {variant: top1(found, test.labels) for variant, found in test.fp32.items()}
     low, high = min(fp32.values()), max(fp32.values())
