@@ -90,6 +90,15 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, picked=self.picked[chosen], labels=labels)
 
+    def without(self, others: ImageSet) -> ImageSet | None:
+        """The images of this set that are not among ``others``, which are some of it; None where
+        none is left."""
+        left = ~np.isin(self.picked, others.picked)
+        if not left.any():
+            return None
+        labels = None if self.labels is None else self.labels[left]
+        return replace(self, picked=self.picked[left], labels=labels)
+
 
 def open_images(
     path: Path,

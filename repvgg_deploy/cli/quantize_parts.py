@@ -1,0 +1,77 @@
+"""What quantize does, with the lines that it says; export --calib does it too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import Stopwatch, made, say, spinner, uninterrupted
+from .data_options import PreprocessingOptions
+
+if TYPE_CHECKING:
+    from ..steps.calibration import Calibration
+    from ..steps.quantize import QuantizeResult
+    from ..steps.quantize_record import QuantizeOptions
+    from ..workspace import ModelFolder
+
+#: The names of quantize's recipes, which --help must not import.
+METHODS = ("minmax", "percentile", "kl", "mse", "equalize", "quick", "thorough")
+
+
+def open_calibration(
+    path: Path,
+    preprocessing: PreprocessingOptions,
+    split: str | None,
+    samples: int,
+    seed: int,
+    source: Path,
+) -> Calibration:
+    """The images to calibrate with and those to measure on, checked against the network."""
+    with spinner("looking at the images"):
+        with uninterrupted():
+            from ..data.calibration import check_calibration
+            from ..data.image_set import open_images
+            from ..steps.calibration import pick_images
+            from ..steps.quantize import input_channels
+
+        images = open_images(path, preprocessing.pick(), split=split)
+        calibration = pick_images(images, samples, split, seed)
+        warnings = check_calibration(calibration.fit, input_channels(source))
+    for warning in warnings:
+        say(f"note: {warning}")
+    found = calibration.fit
+    measured = (
+        f"{len(calibration.measured)} others to measure on"
+        if calibration.held_out
+        else "measured on the same, since there are no others: expect a little less elsewhere"
+    )
+    say(f"{path}: {len(found)} images to calibrate with, {measured}; {found.preprocessing}")
+    return calibration
+
+
+def run_quantize(
+    source: Path,
+    folder: ModelFolder,
+    calibration: Calibration,
+    wanted: QuantizeOptions,
+    explain: bool,
+) -> QuantizeResult:
+    """Quantize, and say what came of it."""
+    with uninterrupted():
+        from ..optional import available
+        from ..report.quantize import explanation, quantize_lines, verdict_text
+        from ..steps.quantize import quantize_model
+        from .progress import share_progress
+
+        available("onnxruntime")
+    elapsed = Stopwatch()
+    with share_progress("quantizing") as progress:
+        result = quantize_model(
+            source, folder, calibration, wanted, lambda _what, share: progress(share)
+        )
+    if explain:
+        say(explanation(result))
+    for line in quantize_lines(result):
+        say(line)
+    made(result.path, elapsed, verdict_text(result))
+    return result

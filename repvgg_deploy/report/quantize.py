@@ -1,0 +1,72 @@
+"""What quantize did, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .text import count_text, table
+
+if TYPE_CHECKING:
+    from ..steps.quantize import QuantizeResult
+
+_HEADER = ("layer", "input scale", "room", "channels differ", "direction", "input SQNR dB", "")
+
+
+def quantize_lines(result: QuantizeResult) -> list[str]:
+    """What was proved and measured."""
+    lines = []
+    if result.equalized is not None:
+        spreads = [found.spread for found in result.network.ranges.values() if found.spread]
+        lines.append(
+            f"equalized: the ranges of a tensor's channels differed up to {max(spreads):.3g}-fold; "
+            f"still the same network ({result.equalized.ratio:.2g} times float32's own rounding "
+            f"error, limit {result.equalized.limit:g})"
+        )
+    quality = result.quality
+    where = "other images" if result.artifact.proof["held_out"] else "the calibration images"
+    parts = [f"SQNR {quality.sqnr_db:.1f} dB"]
+    if quality.agreement is not None:
+        parts.append(f"{quality.agreement:.2%} of the answers as in float")
+    if quality.top1_drop is not None:
+        parts.append(f"top-1 {-quality.top1_drop:+.2f} points")
+    lines.append(f"on {quality.samples} {where}: {', '.join(parts)}")
+    integers = result.artifact.proof["integers"]
+    if integers is not None:
+        lines.append(
+            f"integers: {integers['differing']} of {integers['values']} differ between ONNX "
+            f"Runtime and torch, by {count_text(integers['largest'], 'step')} at most"
+        )
+    elif result.unchecked:
+        lines.append(f"note: the integers were not held against torch: {result.unchecked}")
+    return lines
+
+
+def verdict_text(result: QuantizeResult) -> str:
+    """The end of quantize's last line."""
+    layers = result.artifact.layers
+    quantized = sum(bool(layer["quantized"]) for layer in layers)
+    return (
+        f"{quantized} of {count_text(len(layers), 'layer')} in int8, the rest in "
+        f"{result.artifact.float_type}; {result.artifact.method['effort']}"
+    )
+
+
+def explanation(result: QuantizeResult) -> str:
+    """Layer by layer."""
+    return table(_HEADER, [_row(layer) for layer in result.artifact.layers], left=1)
+
+
+def _row(layer: dict[str, object]) -> list[str]:
+    def figure(key: str, form: str) -> str:
+        value = layer.get(key)
+        return "" if value is None else format(value, form)
+
+    return [
+        str(layer["name"]),
+        figure("input_scale", ".4g"),
+        figure("headroom", ".2f"),
+        figure("spread", ".3g"),
+        figure("direction", "g"),
+        figure("input_sqnr_db", ".1f"),
+        "" if layer["quantized"] else f"in float: {layer['reason']}",
+    ]

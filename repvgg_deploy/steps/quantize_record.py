@@ -1,0 +1,104 @@
+"""The sidecar of an int8 model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..artifacts import QuantizedArtifact, Source
+from ..export.simplify import operators
+from ..files import sha256_file
+from ..quantize.layers import left_in_float
+from ..quantize.quantizer import QuantizedNetwork
+from .calibration import Calibration
+from .quantize_proof import Quality
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """``method`` is one of RECIPES; ``float_type``, fp16 or fp32, is all that is not int8."""
+
+    method: str = "thorough"
+    float_type: str = "fp16"
+    stem: bool = True
+    linear: bool = False
+    seed: int = 0
+    min_sqnr_db: float | None = None
+    max_drop: float | None = None
+
+
+def describe(
+    source: Path,
+    path: Path,
+    network: QuantizedNetwork,
+    quantized: onnx.ModelProto,
+    calibration: Calibration,
+    quality: Quality,
+    options: QuantizeOptions,
+    content: bytes,
+) -> Callable[[str], QuantizedArtifact]:
+    """The sidecar of the model, but for its SHA-256."""
+    (image,), output = quantized.graph.input, quantized.graph.output[0]
+    beside = source.parent.resolve() == path.parent.resolve()
+    bounds = {"min_sqnr_db": options.min_sqnr_db, "max_drop": options.max_drop}
+    return lambda sha256: QuantizedArtifact(
+        file=path.name,
+        sha256=sha256,
+        source=Source(source.name if beside else str(source.resolve()), sha256_file(source)),
+        precision="int8",
+        float_type=options.float_type,
+        opset=quantized.opset_import[0].version,
+        input_name=image.name,
+        output_name=output.name,
+        input_shape=[dim.dim_value for dim in image.type.tensor_type.shape.dim],
+        operators=operators(quantized),
+        method={
+            "effort": options.method,
+            "seed": options.seed,
+            "stem": options.stem,
+            "linear": options.linear,
+        },
+        calibration=calibration.record(),
+        layers=_layers(network, options),
+        data={path.with_suffix(".safetensors").name: hashlib.sha256(content).hexdigest()},
+        proof={
+            "passed": True,
+            "samples": quality.samples,
+            "sqnr_db": quality.sqnr_db,
+            "agreement": quality.agreement,
+            "min_agreement": None,
+            "top1_drop": quality.top1_drop,
+            "held_out": calibration.held_out,
+            "integers": None,
+            **bounds,
+        },
+    )
+
+
+def _layers(network: QuantizedNetwork, options: QuantizeOptions) -> list[dict[str, Any]]:
+    inputs = {node.name: node.input[0] for node in network.model.graph.node}
+    entries: list[dict[str, Any]] = []
+    for layer in network.layers:
+        found = network.ranges[inputs[layer.name]]
+        entries.append(
+            {
+                "name": layer.name,
+                "quantized": True,
+                "input_scale": layer.input_scale,
+                "reason": "",
+                "headroom": found.headroom,
+                "direction": found.direction,
+                "spread": found.spread,
+                "input_sqnr_db": network.input_sqnr_db.get(layer.name),
+            }
+        )
+    left = left_in_float(network.model, stem=options.stem, linear=options.linear)
+    return entries + [
+        {"name": name, "quantized": False, "input_scale": None, "reason": reason}
+        for name, reason in left.items()
+    ]
