@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from ..engine.options import PRECISIONS, QUANTIZED, BuildOptions
-from . import build_options, options
+from . import build_options, data_options, options
 from .build_options import ENGINE_ONLY
 from .console import print_json, uninterrupted
+from .data_options import PreprocessingOptions
 from .export_parts import export_model, export_own
+from .quantize_parts import quantize_first
 from .subject import refuse_options
 
 
@@ -30,6 +32,13 @@ from .subject import refuse_options
     help="Fix the batch size. [default: dynamic]",
 )
 @options.image_size
+@click.option(
+    "--calib",
+    type=click.Path(path_type=Path),
+    help="With --trt int8: quantize first, with these images, as quantize does by itself.",
+)
+@data_options.split
+@data_options.preprocessing_options
 @build_options.flavour
 @build_options.build_options
 @build_options.timing_cache
@@ -46,6 +55,9 @@ def command(
     opset: int | None,
     batch: int | None,
     image_size: tuple[int, int] | None,
+    calib: Path | None,
+    split: str | None,
+    preprocessing: PreprocessingOptions,
     flavour: str,
     build: BuildOptions,
     timing_cache: Path | None,
@@ -66,6 +78,7 @@ def command(
     in the precision that --trt says the model is of.
     """
     _check_usage(onnx_file, want_onnx, trt, fp16, batch)
+    _check_calibration(onnx_file, trt, calib)
     with uninterrupted():
         from ..steps.companions import Companions
         from ..workspace import Workspace
@@ -76,11 +89,26 @@ def command(
         artifacts = export_own(onnx_file, workspace, name, trt, flavour, build, companions)
     else:
         folder = workspace.model(model)
+        if calib is not None:
+            quantize_first(folder, calib, preprocessing, split)
         wanted = {"fp16" if fp16 else "fp32"} if want_onnx else set()
         onnx_options = (opset, image_size, batch)
         artifacts = export_model(folder, wanted, trt, onnx_options, flavour, build, companions)
     if as_json:
         print_json(artifacts)
+
+
+def _check_calibration(onnx_file: Path | None, trt: str | None, calib: Path | None) -> None:
+    """Images are for quantizing the current model, and for nothing else."""
+    if calib is None:
+        refuse_options(("split", *data_options.PREPROCESSING), "it is for the images of --calib")
+    elif trt != "int8":
+        raise click.UsageError("--calib has no effect here: it is for --trt int8.")
+    elif onnx_file is not None:
+        raise click.UsageError(
+            f"--calib has no effect here: {onnx_file} is built as it is; quantize it with "
+            "repvgg-deploy quantize."
+        )
 
 
 def _check_usage(

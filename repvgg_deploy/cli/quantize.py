@@ -10,7 +10,7 @@ from ..workspace import Workspace
 from . import data_options, options
 from .console import print_json, uninterrupted
 from .data_options import PreprocessingOptions
-from .quantize_parts import METHODS, open_calibration, run_quantize
+from .quantize_parts import METHODS, SAMPLES, open_calibration, run_quantize
 from .subject import refuse_options
 
 
@@ -28,7 +28,7 @@ from .subject import refuse_options
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
-    default=512,
+    default=SAMPLES,
     show_default=True,
     help="Images to calibrate with; as many others are taken to measure the result on.",
 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The names of quantize's recipes, which --help must not import.
 METHODS = ("minmax", "percentile", "kl", "mse", "equalize", "quick", "thorough")
+#: Images to calibrate with, unless another number is asked for.
+SAMPLES = 512
 
 
 def open_calibration(
@@ -75,3 +77,15 @@ def run_quantize(
         say(line)
     made(result.path, elapsed, verdict_text(result))
     return result
+
+
+def quantize_first(
+    folder: ModelFolder, calib: Path, preprocessing: PreprocessingOptions, split: str | None
+) -> None:
+    """What quantize does by itself, on the way to an engine."""
+    with uninterrupted():
+        from ..steps.quantize_record import QuantizeOptions
+
+    folder.read_fused()
+    calibration = open_calibration(calib, preprocessing, split, SAMPLES, 0, folder.fused)
+    run_quantize(folder.fused, folder, calibration, QuantizeOptions(), explain=False)

@@ -103,11 +103,12 @@ def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_jso
             from ..report.chain import chain_dict, chain_text
             from ..report.proof import verdict_lines
             from ..report.text import count_text
+            from ..steps.calibration import measured_again
             from ..steps.chain import check_chain
             from ..steps.chain_proofs import Again
 
             available("onnxruntime")
-        again = Again(device, images, [])
+        again = Again(device, images, [], measured_again)
         chain = check_chain(folder, again)
     for verdict in again.verdicts:
         for line in verdict_lines(verdict):

@@ -40,9 +40,12 @@ def quantized_onnx(folder: ModelFolder, precision: str) -> Path:
     path = folder.onnx(precision)
     if not path.exists():
         raise UserError(
-            f"{path}: no such file; --trt {precision} takes a Q/DQ ONNX model, which "
-            "repvgg-deploy quantize will write in a coming version; put one of your own there, or "
-            f"name it: repvgg-deploy export MODEL.onnx --trt {precision}."
+            f"{path}: no such file; --trt {precision} takes a Q/DQ ONNX model: "
+            + (
+                "run repvgg-deploy quantize --calib DIR first, or give --calib here."
+                if precision == "int8"
+                else f"put one of your own there, or name it: export MODEL.onnx --trt {precision}."
+            )
         )
     if recorded_source(path) is not None:
         made_from = read_sidecar(path, QuantizedArtifact).source
