@@ -1,4 +1,4 @@
-"""The part of a model that a tensor depends on, in float or with its done layers fake-quantized."""
+"""A model with layers fake-quantized, and the part of one that a tensor depends on."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ def prefix(model: ModelProto, tensor: str) -> ModelProto:
 def fake_quantized_prefix(
     model: ModelProto, tensor: str, done: Sequence[QuantizedLayer]
 ) -> ModelProto:
-    """The same with the inputs of ``done`` rounded, and their weights what their integers stand
+    """The same with ``done`` fake-quantized."""
+    return prefix(fake_quantized_model(model, done), tensor)
+
+
+def fake_quantized_model(model: ModelProto, layers: Sequence[QuantizedLayer]) -> ModelProto:
+    """A copy with the inputs of ``layers`` rounded, and their weights what their integers stand
     for, in float32."""
-    result = prefix(model, tensor)
-    chosen = {layer.name: layer for layer in done}
+    result = ModelProto()
+    result.CopyFrom(model)
+    chosen = {layer.name: layer for layer in layers}
     known = {layer.name: layer for layer in find_layers(model, linear=True)}
     weights = {t.name: t for t in result.graph.initializer}
     nodes: list[NodeProto] = []

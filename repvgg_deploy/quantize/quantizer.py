@@ -17,6 +17,7 @@ from .patches import PatchStatistics, measure
 from .prefix import fake_quantized_prefix, prefix
 from .prepare import prepare
 from .qdq import representable
+from .quality import decibel
 from .ranges import LEVELS, METHODS
 from .rounding import round_layer
 
@@ -98,7 +99,7 @@ def quantize(
         if recipe.learned or recipe.correct_bias:
             pairs = _inputs(ready, layer, done, float(scale), images)
             statistics = measure(pairs, nodes[layer.name], weight, seed + number)
-            reached[layer.name] = _decibel(statistics.signal, statistics.noise)
+            reached[layer.name] = decibel(statistics.signal, statistics.noise)
         rounded = round_layer(
             weight,
             bias,
@@ -140,7 +141,3 @@ def _inputs(
     for one, other in zip(float_values, quantized, strict=True):
         steps = np.clip(np.rint(other[layer.input] / np.float32(scale)), -128, 127)
         yield one[layer.input], (steps * np.float32(scale)).astype(np.float32)
-
-
-def _decibel(signal: float, noise: float) -> float:
-    return 10 * float(np.log10(signal / noise)) if signal and noise else float("inf")

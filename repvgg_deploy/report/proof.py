@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
     from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
-    from ..steps.int8_proof import IntegerProof, Likeness
+    from ..quantize.quality import Likeness
+    from ..steps.int8_proof import IntegerProof
     from ..steps.verdict import Verdict
 
 
@@ -99,7 +100,8 @@ def _integer_lines(proof: IntegerProof) -> list[str]:
 
 
 def _likeness(figures: Likeness) -> str:
-    return f"SQNR {figures.sqnr_db:.1f} dB, top-1 agreement {figures.agreement:.0%}"
+    agreement = "" if figures.agreement is None else f", top-1 agreement {figures.agreement:.0%}"
+    return f"SQNR {figures.sqnr_db:.1f} dB{agreement}"
 
 
 def _figures(what: str, end: Comparison) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..equivalence.compare import Comparison, failure_lines
+from ..quantize.quality import Likeness
 
 #: Sums in another order round differently, and then a value on the edge between two integers falls
 #: to the other side; no further.
@@ -34,27 +35,6 @@ class LayerIntegers:
     def of(layer: str, one: NDArray[np.int8], other: NDArray[np.int8]) -> LayerIntegers:
         steps = np.abs(one.astype(np.int16) - other)
         return LayerIntegers(layer, steps.size, int((steps != 0).sum()), int(steps.max(initial=0)))
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """``sqnr_db`` in decibel of logits beside others, ``agreement`` the share of equal classes."""
-
-    sqnr_db: float
-    agreement: float
-
-
-def likeness(logits: NDArray[np.float64], truth: NDArray[np.float64]) -> Likeness:
-    """Of [N, classes] beside ``truth``."""
-    error = float(((logits - truth) ** 2).sum())
-    signal = float((truth**2).sum())
-    agreeing = float((logits.argmax(1) == truth.argmax(1)).mean())
-    return Likeness(decibel(signal, error), agreeing)
-
-
-def decibel(signal: float, error: float) -> float:
-    """Of two sums of squares; infinite without an error."""
-    return 10 * float(np.log10(max(signal, 1e-300) / error)) if error else float("inf")
 
 
 def stored_quality(proof: Mapping[str, Any]) -> tuple[bool, str]:

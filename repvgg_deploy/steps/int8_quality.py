@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..artifacts import QuantizedArtifact
 from ..models.network import RepVGG
+from ..quantize.quality import Likeness, decibel
 from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
-from .int8_proof import Likeness, decibel, stored_quality
+from .int8_proof import stored_quality
 
 #: Decibel that the SQNR may be off what the sidecar says: another processor adds up otherwise, and
 #: integers on an edge fall to the other side.

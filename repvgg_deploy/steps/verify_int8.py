@@ -20,6 +20,7 @@ from ..files import sha256_file
 from ..quantize.fake import Int8State, dequantized, fake_quantized, read_int8
 from ..quantize.integers import FollowedRun, follow, run_with_integers
 from ..quantize.layers import layer_key
+from ..quantize.quality import likeness
 from ..quantize.read import QdqModel, read_qdq
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_info import OnnxInfo
@@ -27,7 +28,7 @@ from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
 from ..sidecar import lineage
 from .against_weights import check_channels, pick_samples
-from .int8_proof import IntegerProof, LayerIntegers, likeness
+from .int8_proof import IntegerProof, LayerIntegers
 from .verdict import Verdict
 from .weights import TORCH_DTYPE, WeightsFile
 
