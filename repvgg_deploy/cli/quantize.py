@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import UserError
 from ..workspace import Workspace
 from . import data_options, options
 from .console import print_json, uninterrupted
@@ -107,6 +108,8 @@ def command(
     else:
         folder, source = workspace.folder_of(onnx_file, name), onnx_file
     calibration = open_calibration(calib, preprocessing, split, samples, seed, source)
+    if max_drop is not None and calibration.measured.labels is None:
+        raise UserError(f"{calib}: has no labels, which --max-drop needs; give --min-sqnr.")
     wanted = QuantizeOptions(method, float_type, not no_stem, linear, seed, min_sqnr, max_drop)
     result = run_quantize(source, folder, calibration, wanted, explain)
     if as_json:

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 from .text import count_text, table
 
 if TYPE_CHECKING:
+    from ..steps.fallback import Fallback
     from ..steps.quantize import QuantizeResult
 
 _HEADER = ("layer", "input scale", "room", "channels differ", "direction", "input SQNR dB", "")
+
+
+#: Of the ranking this many are shown, and all that are kept.
+_RANKED = 5
 
 
 def quantize_lines(result: QuantizeResult) -> list[str]:
@@ -22,6 +27,8 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
             f"still the same network ({result.equalized.ratio:.2g} times float32's own rounding "
             f"error, limit {result.equalized.limit:g})"
         )
+    if result.fallback is not None:
+        lines += _fallback_lines(result.fallback)
     quality = result.quality
     where = "other images" if result.artifact.proof["held_out"] else "the calibration images"
     parts = [f"SQNR {quality.sqnr_db:.1f} dB"]
@@ -29,7 +36,7 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
         parts.append(f"{quality.agreement:.2%} of the answers as in float")
     if quality.top1_drop is not None:
         parts.append(f"top-1 {-quality.top1_drop:+.2f} points")
-    lines.append(f"on {quality.samples} {where}: {', '.join(parts)}")
+    lines.append(f"on {result.artifact.proof['samples']} {where}: {', '.join(parts)}")
     integers = result.artifact.proof["integers"]
     if integers is not None:
         lines.append(
@@ -39,6 +46,21 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
     elif result.unchecked:
         lines.append(f"note: the integers were not held against torch: {result.unchecked}")
     return lines
+
+
+def _fallback_lines(fallback: Fallback) -> list[str]:
+    """The ranking, what stays in float, and what that costs."""
+    shown = fallback.ranking[: max(_RANKED, len(fallback.kept.names))]
+    rows = [
+        [layer.name, f"{layer.gained_db:+.2f}", "kept" if layer.name in fallback.kept.names else ""]
+        for layer in shown
+    ]
+    lines = table(("most harmful layers", "dB if in float", ""), rows).splitlines()
+    if not fallback.kept.names:
+        return [*lines, "the bounds hold with every layer in int8"]
+    reached = fallback.kept.steps[-1].sqnr_db
+    count = count_text(len(fallback.kept.names), "layer")
+    return [*lines, f"{count} kept in float: SQNR {reached:.1f} dB; {fallback.cost}"]
 
 
 def verdict_text(result: QuantizeResult) -> str:

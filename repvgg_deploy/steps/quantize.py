@@ -17,14 +17,16 @@ from ..export.simplify import simplify
 from ..files import folder_beside, is_onnx, new_folder
 from ..quantize.fake import int8_tensors, to_bytes
 from ..quantize.qdq import insert_qdq
+from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
 from ..reparam.graph.files import load_model
 from ..runners.onnx_info import read_onnx_info
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .calibration import BATCH, Calibration
-from .quantize_proof import Quality, measure, prove_equalization, prove_integers
-from .quantize_record import QuantizeOptions, describe
+from .fallback import Fallback, reach_bounds
+from .quantize_proof import measure, prove_equalization, prove_integers
+from .quantize_record import Outcome, QuantizeOptions, describe
 from .weights import read_weights
 
 #: Below this a network has lost its answers, not some precision, and nothing is written.
@@ -41,7 +43,8 @@ class QuantizeResult:
     path: Path
     artifact: QuantizedArtifact
     network: QuantizedNetwork
-    quality: Quality
+    quality: Likeness
+    fallback: Fallback | None
     equalized: Comparison | None
     unchecked: str
 
@@ -98,17 +101,21 @@ def quantize_model(
         if not network.layers:
             raise UserError(f"{source}: holds no convolution that could be quantized.")
         equalized = prove_equalization(source, model, network, images[:_PROOF_IMAGES])
+    fallback = None
+    if options.min_sqnr_db is not None or options.max_drop is not None:
+        network, fallback = reach_bounds(
+            network, calibration, options.min_sqnr_db, options.max_drop, progress
+        )
     progress("measuring", 0.0)
     quantized = insert_qdq(network.model, network.layers, options.float_type)
-    quality = measure(model, quantized, calibration)
+    quality, samples = measure(model, quantized, calibration)
     _check_bounds(source, quality, options)
     content = to_bytes(int8_tensors(network.model, network.layers))
     path = folder.onnx("int8")
     with new_folder(path.parent), folder_beside(path) as aside:
         staged = ModelFolder(aside)
-        described = describe(
-            source, path, network, quantized, calibration, quality, options, content
-        )
+        outcome = Outcome(network, quantized, quality, samples, fallback)
+        described = describe(source, path, outcome, calibration, options, content)
         built = store(
             staged.onnx("int8"),
             lambda temporary: onnx.save(quantized, temporary),
@@ -123,14 +130,20 @@ def quantize_model(
             lambda _sha256: artifact,
             {folder.int8_weights: staged.int8_weights.replace},
         )
-    return QuantizeResult(path, artifact, network, quality, equalized, unchecked)
+    return QuantizeResult(path, artifact, network, quality, fallback, equalized, unchecked)
 
 
-def _check_bounds(source: Path, quality: Quality, options: QuantizeOptions) -> None:
+def _check_bounds(source: Path, quality: Likeness, options: QuantizeOptions) -> None:
     least = LEAST_SQNR_DB if options.min_sqnr_db is None else options.min_sqnr_db
     if not quality.sqnr_db >= least:
         raise CheckFailed(
             f"{source}: in int8 its outputs have an SQNR of {quality.sqnr_db:.1f} dB, less than "
             f"{least:g}; nothing was written. Try --method thorough, more images with --samples, "
-            "or leave the bound to layers that stay in float with --min-sqnr."
+            "or let the most harmful layers stay in float with --min-sqnr."
+        )
+    drop, most = quality.top1_drop, options.max_drop
+    if most is not None and (drop is None or drop > most):
+        raise CheckFailed(
+            f"{source}: in int8 its top-1 falls by {drop or 0:.2f} points, more than {most:g}; "
+            "nothing was written."
         )

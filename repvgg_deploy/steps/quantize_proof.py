@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..equivalence.compare import Comparison, compare
 from ..errors import CheckFailed, UserError
+from ..quantize.quality import Likeness, decibel, likeness
 from ..quantize.quantizer import QuantizedNetwork
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
@@ -19,17 +19,6 @@ from .calibration import BATCH, Calibration
 from .verify import verify_pair
 
 Images = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Of the int8 network beside the float one. ``agreement`` and ``top1_drop`` (points of percent)
-    are None where there are no classes, or no labels."""
-
-    samples: int
-    sqnr_db: float
-    agreement: float | None
-    top1_drop: float | None
 
 
 def prove_equalization(
@@ -60,36 +49,38 @@ def prove_equalization(
 
 def measure(
     model: onnx.ModelProto, quantized: onnx.ModelProto, calibration: Calibration
-) -> Quality:
-    """The int8 model as ONNX Runtime runs it unoptimised, beside the float one."""
+) -> tuple[Likeness, int]:
+    """The int8 model as ONNX Runtime runs it unoptimised, beside the float one; and on how many
+    images, a whole number of batches of a model that has a fixed one."""
     floats, integers = (
         OrtSession(Path("the model"), m.SerializeToString()) for m in (model, quantized)
     )
     ((name, _, shape),) = floats.inputs
-    size = shape[0] if isinstance(shape[0], int) else BATCH
-    signal = error = 0.0
-    classes: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    for batch in calibration.measured.batches(size):
-        if len(batch) < size and isinstance(shape[0], int):
-            break  # a model of fixed batch takes whole ones
-        one, other = floats.run({name: batch}), integers.run({name: batch})
-        for output, values in one.items():
-            wide = values.astype(np.float64)
-            signal += float((wide**2).sum())
-            error += float(((other[output] - wide) ** 2).sum())
-        first = next(iter(one))
-        if one[first].ndim == 2:
-            classes.append((one[first].argmax(1), other[first].argmax(1)))
-    sqnr = 10 * float(np.log10(signal / error)) if signal and error else float("inf")
-    if not classes:
-        return Quality(len(calibration.measured), sqnr, None, None)
-    before, after = (np.concatenate(part) for part in zip(*classes, strict=True))
-    labels = calibration.measured.labels
-    drop = None
-    if labels is not None:
-        known = labels[: len(before)]
-        drop = 100 * float((before == known).mean() - (after == known).mean())
-    return Quality(len(before), sqnr, float((before == after).mean()), drop)
+    size, fixed = (shape[0], True) if isinstance(shape[0], int) else (BATCH, False)
+    pairs = [
+        (floats.run({name: batch}), integers.run({name: batch}))
+        for batch in calibration.measured.batches(size)
+        if len(batch) == size or not fixed
+    ]
+    if not pairs:
+        raise UserError(f"{calibration.measured.path}: the model takes {size} images at once.")
+    outputs = list(pairs[0][0])
+    joined = [
+        [np.concatenate([pair[which][output] for pair in pairs]) for output in outputs]
+        for which in (0, 1)
+    ]
+    truth, found = joined
+    samples = len(truth[0])
+    if len(outputs) == 1 and truth[0].ndim == 2:
+        labels = calibration.measured.labels
+        known = None if labels is None else labels[:samples]
+        return likeness(found[0], truth[0], known), samples
+    signal = sum(float((values.astype(np.float64) ** 2).sum()) for values in truth)
+    error = sum(
+        float(((one.astype(np.float64) - other) ** 2).sum())
+        for one, other in zip(found, truth, strict=True)
+    )
+    return Likeness(decibel(signal, error), None), samples
 
 
 def prove_integers(source: Path, staged: Path) -> tuple[dict[str, int] | None, str]:

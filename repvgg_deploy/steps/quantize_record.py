@@ -14,9 +14,10 @@ from ..artifacts import QuantizedArtifact, Source
 from ..export.simplify import operators
 from ..files import sha256_file
 from ..quantize.layers import left_in_float
+from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
 from .calibration import Calibration
-from .quantize_proof import Quality
+from .fallback import Fallback
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,27 @@ class QuantizeOptions:
     max_drop: float | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: the ``quantized`` model of ``network``, and its ``quality`` on ``samples``."""
+
+    network: QuantizedNetwork
+    quantized: onnx.ModelProto
+    quality: Likeness
+    samples: int
+    fallback: Fallback | None
+
+
 def describe(
     source: Path,
     path: Path,
-    network: QuantizedNetwork,
-    quantized: onnx.ModelProto,
+    outcome: Outcome,
     calibration: Calibration,
-    quality: Quality,
     options: QuantizeOptions,
     content: bytes,
 ) -> Callable[[str], QuantizedArtifact]:
-    """The sidecar of the model, but for its SHA-256."""
+    """The sidecar of the model, but for its SHA-256. ``content`` is of the file of integers."""
+    quantized, quality = outcome.quantized, outcome.quality
     (image,), output = quantized.graph.input, quantized.graph.output[0]
     beside = source.parent.resolve() == path.parent.resolve()
     bounds = {"min_sqnr_db": options.min_sqnr_db, "max_drop": options.max_drop}
@@ -64,11 +75,11 @@ def describe(
             "linear": options.linear,
         },
         calibration=calibration.record(),
-        layers=_layers(network, options),
+        layers=_layers(outcome, options),
         data={path.with_suffix(".safetensors").name: hashlib.sha256(content).hexdigest()},
         proof={
             "passed": True,
-            "samples": quality.samples,
+            "samples": outcome.samples,
             "sqnr_db": quality.sqnr_db,
             "agreement": quality.agreement,
             "min_agreement": None,
@@ -80,7 +91,8 @@ def describe(
     )
 
 
-def _layers(network: QuantizedNetwork, options: QuantizeOptions) -> list[dict[str, Any]]:
+def _layers(outcome: Outcome, options: QuantizeOptions) -> list[dict[str, Any]]:
+    network, fallback = outcome.network, outcome.fallback
     inputs = {node.name: node.input[0] for node in network.model.graph.node}
     entries: list[dict[str, Any]] = []
     for layer in network.layers:
@@ -98,6 +110,8 @@ def _layers(network: QuantizedNetwork, options: QuantizeOptions) -> list[dict[st
             }
         )
     left = left_in_float(network.model, stem=options.stem, linear=options.linear)
+    if fallback is not None:
+        left |= dict.fromkeys(fallback.kept.names, "costs the most in int8")
     return entries + [
         {"name": name, "quantized": False, "input_scale": None, "reason": reason}
         for name, reason in left.items()
