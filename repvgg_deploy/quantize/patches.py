@@ -49,24 +49,28 @@ def measure(
     generator = torch.Generator().manual_seed(seed)
     count = 0
     sums: list[Tensor] | None = None
+    pivot: Tensor | None = None
     signal = noise = 0.0
     for values, quantized in pairs:
         signal += float((values.astype(np.float64) ** 2).sum())
         noise += float(((values - quantized).astype(np.float64) ** 2).sum())
         x, q = _patches(np.stack([values, quantized]), node, weight, generator)
-        difference, turned = x - q, q.transpose(1, 2)
-        found = [x.sum(2), q.sum(2), q @ turned, difference @ turned]
+        if pivot is None:  # squares around about the mean: float32 would lose small variances
+            pivot = q.mean(2, keepdim=True)
+        difference, q = x - q, q - pivot
+        turned = q.transpose(1, 2)
+        found = [difference.sum(2), q.sum(2), q @ turned, difference @ turned]
         wide = [part.double() for part in found]
         sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
         count += x.shape[2]
-    assert sums is not None
-    mean, quantized_mean, second, crossed = (part / count for part in sums)
-    shift = mean - quantized_mean
+    assert sums is not None and pivot is not None
+    shift, mean, second, crossed = (part / count for part in sums)
+    quantized_mean = mean + pivot[:, :, 0].double()
     return PatchStatistics(
-        mean=mean,
+        mean=quantized_mean + shift,
         quantized_mean=quantized_mean,
-        covariance=second - quantized_mean[:, :, None] * quantized_mean[:, None, :],
-        error=crossed - shift[:, :, None] * quantized_mean[:, None, :],
+        covariance=second - mean[:, :, None] * mean[:, None, :],
+        error=crossed - shift[:, :, None] * mean[:, None, :],
         signal=signal,
         noise=noise,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ..reparam.graph.model import outer_names
 from .layers import Layer, weighted_layers
 
 _HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "Identity", "Dropout"}
@@ -40,6 +41,7 @@ def find_scalable(model: ModelProto) -> list[Scalable]:
     belongs to one of them at most."""
     layers = {layer.name: layer for layer in weighted_layers(model)}
     outputs = {node.name: node.output[0] for node in model.graph.node}
+    channels = _channels(model)
     found: list[Scalable] = []
     taken: set[str] = set()
     for layer in layers.values():
@@ -48,6 +50,8 @@ def find_scalable(model: ModelProto) -> list[Scalable]:
         spread = _spread(model, outputs[layer.name], layers)
         if spread is not None and taken.isdisjoint(spread[0]):
             tensors, readers = spread
+            if any(channels[reader.name][0] != channels[layer.name][1] for reader in readers):
+                continue  # a broadcast or a Reshape on the way has made others of them
             taken |= tensors
             found.append(Scalable(layer, tuple(readers), frozenset(tensors)))
     return found
@@ -61,6 +65,8 @@ def _spread(
     pooled: set[str] = set()
     readers: list[Layer] = []
     for node in model.graph.node:  # sorted: makers before readers
+        if not scaled.isdisjoint(outer_names(node)):
+            return None
         read = [name for name in node.input if name in scaled]
         if not read:
             continue
@@ -83,6 +89,8 @@ def _spread(
         scaled.update(node.output)
         if kept:
             pooled.update(node.output)
+        if read[0] in flat:
+            flat.update(node.output)
     if not readers or not scaled.isdisjoint(value.name for value in model.graph.output):
         return None
     return scaled, readers
@@ -95,10 +103,28 @@ def _is_spatial_mean(node: NodeProto, model: ModelProto) -> bool:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     axes = attributes.get("axes")
     if len(node.input) > 1:
-        constants = {t.name: t for t in model.graph.initializer}
-        held = constants.get(node.input[1])
+        held = _constants(model).get(node.input[1])
         axes = None if held is None else numpy_helper.to_array(held).tolist()
     return attributes.get("keepdims", 1) == 1 and sorted(axes or []) in ([2, 3], [-2, -1])
+
+
+def _constants(model: ModelProto) -> dict[str, TensorProto]:
+    """Initializers and the tensors of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _channels(model: ModelProto) -> dict[str, tuple[int, int]]:
+    """How many channels each weighted layer reads and makes, by name."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    found = {}
+    for layer in weighted_layers(model):
+        made, read = shapes[layer.weight][:2]
+        found[layer.name] = (made, read) if layer.transposed else (read * layer.groups, made)
+    return found
 
 
 def input_factors(layer: Layer, shape: tuple[int, ...], factors: Array) -> Array:
