@@ -98,7 +98,7 @@ def command(
     else:
         refuse_options(("name",), "it is for the int8 model of an ONNX file that you name")
     with uninterrupted():
-        from ..steps.quantize_record import QuantizeOptions
+        from ..steps.quantize_options import QuantizeOptions
 
     workspace = Workspace(engines)
     if onnx_file is None:

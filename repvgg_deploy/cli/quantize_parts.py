@@ -11,7 +11,7 @@ from .data_options import PreprocessingOptions
 if TYPE_CHECKING:
     from ..steps.calibration import Calibration
     from ..steps.quantize import QuantizeResult
-    from ..steps.quantize_record import QuantizeOptions
+    from ..steps.quantize_options import QuantizeOptions
     from ..workspace import ModelFolder
 
 #: The names of quantize's recipes, which --help must not import.
@@ -84,7 +84,7 @@ def quantize_first(
 ) -> None:
     """What quantize does by itself, on the way to an engine."""
     with uninterrupted():
-        from ..steps.quantize_record import QuantizeOptions
+        from ..steps.quantize_options import QuantizeOptions
 
     folder.read_fused()
     calibration = open_calibration(calib, preprocessing, split, SAMPLES, 0, folder.fused)

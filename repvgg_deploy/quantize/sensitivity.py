@@ -81,12 +81,14 @@ def keep_until(
     images: Images,
     reached: Callable[[Likeness], bool],
     labels: Labels | None = None,
+    progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Kept:
-    """Keep the first layers of ``ranking`` in float, as few as let ``reached`` hold.
+    """Keep as few layers in float as let ``reached`` hold, one after the other.
 
-    One is added at a time and the whole is measured: the layers behind were rounded for a quantized
-    input, so that one more in float may also harm, and bisection could miss the fewest. ``labels``
-    are of ``images`` in their order, [N]; without them there is no ``top1_drop``.
+    The first is that of ``ranking``; with each kept, all that are left are measured anew, and the
+    one that helps most is next: the layers behind were rounded for quantized inputs, so errors make up
+    for one another, and what a layer costs alone says little of what it costs among others.
+    ``labels`` are of ``images`` in their order, [N]; without them there is no ``top1_drop``.
 
     Raises:
         UserError: as :func:`measure_layers`; or labels whose number is not that of the images, or
@@ -95,10 +97,14 @@ def keep_until(
     meter = _Meter(network, images, labels)
     names: list[str] = []
     steps = [meter.measure(frozenset())]
-    for layer in ranking:
-        if reached(steps[-1]):
-            break
-        names.append(layer.name)
+    left = [layer.name for layer in ranking]
+    while left and not reached(steps[-1]):
+        progress("looking for layers to keep in float", len(names) / len(ranking))
+        best = left[0]
+        if names:
+            best = max(left, key=lambda name: meter.measure(frozenset([*names, name])).sqnr_db)
+        left.remove(best)
+        names.append(best)
         steps.append(meter.measure(frozenset(names)))
     return Kept(names, steps, reached(steps[-1]))
 

@@ -10,8 +10,16 @@ from ..errors import CheckFailed
 from ..quantize.collect import Batches
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
-from ..quantize.sensitivity import Kept, Sensitivity, keep_until, measure_layers, speed_cost
+from ..quantize.sensitivity import (
+    Kept,
+    Sensitivity,
+    float_share,
+    keep_until,
+    measure_layers,
+    speed_cost,
+)
 from .calibration import BATCH, Calibration
+from .quantize_options import QuantizeOptions
 
 #: Decibel beyond the bound, for what fp16 and ONNX Runtime's own sums cost.
 _MARGIN_DB = 0.2
@@ -23,17 +31,20 @@ class Fallback:
 
     ranking: list[Sensitivity]
     kept: Kept
+    float_type: str
 
     @property
     def cost(self) -> str:
-        return speed_cost(self.ranking, self.kept.names)
+        """What the kept layers are of the work, in words."""
+        if self.float_type == "fp16":
+            return speed_cost(self.ranking, self.kept.names)
+        return f"{float_share(self.ranking, self.kept.names):.1%} of the multiply-adds run in fp32"
 
 
 def reach_bounds(
     network: QuantizedNetwork,
     calibration: Calibration,
-    min_sqnr_db: float | None,
-    max_drop: float | None,
+    options: QuantizeOptions,
     progress: Callable[[str, float], None],
 ) -> tuple[QuantizedNetwork, Fallback]:
     """The network with as few layers in float as let the bounds hold on the measured images.
@@ -44,22 +55,23 @@ def reach_bounds(
     """
 
     def reached(found: Likeness) -> bool:
-        enough = min_sqnr_db is None or found.sqnr_db >= min_sqnr_db + _MARGIN_DB
-        right = max_drop is None or (found.top1_drop is not None and found.top1_drop <= max_drop)
+        enough = options.min_sqnr_db is None or found.sqnr_db >= options.min_sqnr_db + _MARGIN_DB
+        most, drop = options.max_drop, found.top1_drop
+        right = most is None or (drop is not None and drop <= most)
         return enough and right
 
-    labels = calibration.measured.labels if max_drop is not None else None
+    labels = calibration.measured.labels if options.max_drop is not None else None
     with spooled(calibration.measured) as images:
 
         def batches() -> Batches:
             return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
         ranking = measure_layers(network, batches, progress)
-        kept = keep_until(network, ranking, batches, reached, labels)
-    if not kept.holds:
+        kept = keep_until(network, ranking, batches, reached, labels, progress)
+    if not kept.holds or len(kept.names) == len(network.layers):
         raise CheckFailed(
-            f"the bounds are not reached even with every layer in float (SQNR "
-            f"{kept.steps[-1].sqnr_db:.1f} dB); ask for less."
+            f"{calibration.measured.path}: on these images the bounds hold only with every layer "
+            "in float; ask for less, or export fp16."
         )
     layers = [layer for layer in network.layers if layer.name not in kept.names]
-    return replace(network, layers=layers), Fallback(ranking, kept)
+    return replace(network, layers=layers), Fallback(ranking, kept, options.float_type)

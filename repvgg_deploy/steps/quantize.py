@@ -25,8 +25,9 @@ from ..sidecar import store
 from ..workspace import ModelFolder
 from .calibration import BATCH, Calibration
 from .fallback import Fallback, reach_bounds
+from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization, prove_integers
-from .quantize_record import Outcome, QuantizeOptions, describe
+from .quantize_record import Outcome, describe
 from .weights import read_weights
 
 #: Below this a network has lost its answers, not some precision, and nothing is written.
@@ -103,9 +104,7 @@ def quantize_model(
         equalized = prove_equalization(source, model, network, images[:_PROOF_IMAGES])
     fallback = None
     if options.min_sqnr_db is not None or options.max_drop is not None:
-        network, fallback = reach_bounds(
-            network, calibration, options.min_sqnr_db, options.max_drop, progress
-        )
+        network, fallback = reach_bounds(network, calibration, options, progress)
     progress("measuring", 0.0)
     quantized = insert_qdq(network.model, network.layers, options.float_type)
     quality, samples = measure(model, quantized, calibration)
