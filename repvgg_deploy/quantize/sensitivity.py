@@ -86,8 +86,8 @@ def keep_until(
     """Keep as few layers in float as let ``reached`` hold, one after the other.
 
     The first is that of ``ranking``; with each kept, all that are left are measured anew, and the
-    one that helps most is next: the layers behind were rounded for quantized inputs, so errors make up
-    for one another, and what a layer costs alone says little of what it costs among others.
+    one that helps most is next: the layers behind were rounded for quantized inputs, so errors make
+    up for one another, and what a layer costs alone says little of what it costs among others.
     ``labels`` are of ``images`` in their order, [N]; without them there is no ``top1_drop``.
 
     Raises:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _HEADER = ("layer", "input scale", "room", "channels differ", "direction", "input SQNR dB", "")
 
 
-#: Of the ranking this many are shown, and all that are kept.
+#: Of the layers that stay in int8 this many are shown.
 _RANKED = 5
 
 
@@ -50,12 +50,12 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
 
 def _fallback_lines(fallback: Fallback) -> list[str]:
     """The ranking, what stays in float, and what that costs."""
-    shown = fallback.ranking[: max(_RANKED, len(fallback.kept.names))]
-    rows = [
-        [layer.name, f"{layer.gained_db:+.2f}", "kept" if layer.name in fallback.kept.names else ""]
-        for layer in shown
-    ]
-    lines = table(("most harmful layers", "dB if in float", ""), rows).splitlines()
+    by_name = {layer.name: layer for layer in fallback.ranking}
+    kept = [by_name[name] for name in fallback.kept.names]
+    others = [layer for layer in fallback.ranking if layer not in kept][:_RANKED]
+    rows = [[layer.name, f"{layer.gained_db:+.2f}", "kept"] for layer in kept]
+    rows += [[layer.name, f"{layer.gained_db:+.2f}", ""] for layer in others]
+    lines = table(("most harmful layers", "dB if it alone is in float", ""), rows).splitlines()
     if not fallback.kept.names:
         return [*lines, "the bounds hold with every layer in int8"]
     reached = fallback.kept.steps[-1].sqnr_db

@@ -21,9 +21,6 @@ from ..quantize.sensitivity import (
 from .calibration import BATCH, Calibration
 from .quantize_options import QuantizeOptions
 
-#: Decibel beyond the bound, for what fp16 and ONNX Runtime's own sums cost.
-_MARGIN_DB = 0.2
-
 
 @dataclass(frozen=True)
 class Fallback:
@@ -45,21 +42,18 @@ def reach_bounds(
     network: QuantizedNetwork,
     calibration: Calibration,
     options: QuantizeOptions,
+    measure: Callable[[QuantizedNetwork], Likeness],
     progress: Callable[[str, float], None],
 ) -> tuple[QuantizedNetwork, Fallback]:
     """The network with as few layers in float as let the bounds hold on the measured images.
 
+    They are looked for in a float32 simulation; ``measure`` says what the real model reaches, and
+    where that is less, one more layer is kept.
+
     Raises:
-        CheckFailed: they do not hold even with every layer in float.
+        CheckFailed: the bounds hold only with every layer in float.
         UserError: a bound on top-1, and images without labels.
     """
-
-    def reached(found: Likeness) -> bool:
-        enough = options.min_sqnr_db is None or found.sqnr_db >= options.min_sqnr_db + _MARGIN_DB
-        most, drop = options.max_drop, found.top1_drop
-        right = most is None or (drop is not None and drop <= most)
-        return enough and right
-
     labels = calibration.measured.labels if options.max_drop is not None else None
     with spooled(calibration.measured) as images:
 
@@ -67,11 +61,29 @@ def reach_bounds(
             return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
         ranking = measure_layers(network, batches, progress)
-        kept = keep_until(network, ranking, batches, reached, labels, progress)
-    if not kept.holds or len(kept.names) == len(network.layers):
-        raise CheckFailed(
-            f"{calibration.measured.path}: on these images the bounds hold only with every layer "
-            "in float; ask for less, or export fp16."
-        )
-    layers = [layer for layer in network.layers if layer.name not in kept.names]
-    return replace(network, layers=layers), Fallback(ranking, kept, options.float_type)
+        at_least = 0
+        while True:
+            reached = _Bounds(options, at_least)
+            kept = keep_until(network, ranking, batches, reached, labels, progress)
+            if not kept.holds or len(kept.names) == len(network.layers):
+                raise CheckFailed(
+                    f"{calibration.measured.path}: on these images the bounds hold only with every "
+                    "layer in float; ask for less, or export fp16."
+                )
+            layers = [layer for layer in network.layers if layer.name not in kept.names]
+            reduced = replace(network, layers=layers)
+            if options.hold(measure(reduced)):
+                return reduced, Fallback(ranking, kept, options.float_type)
+            at_least = len(kept.names) + 1
+
+
+class _Bounds:
+    """Whether the bounds hold; not before ``at_least`` layers are kept. It is asked once with none
+    kept, then after each."""
+
+    def __init__(self, options: QuantizeOptions, at_least: int) -> None:
+        self._options, self._missing = options, at_least
+
+    def __call__(self, found: Likeness) -> bool:
+        self._missing -= 1
+        return self._missing < 0 and self._options.hold(found)

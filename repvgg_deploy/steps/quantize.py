@@ -103,12 +103,23 @@ def quantize_model(
             raise UserError(f"{source}: holds no convolution that could be quantized.")
         equalized = prove_equalization(source, model, network, images[:_PROOF_IMAGES])
     fallback = None
-    if options.min_sqnr_db is not None or options.max_drop is not None:
-        network, fallback = reach_bounds(network, calibration, options, progress)
+    if options.bounded:
+        network, fallback = reach_bounds(
+            network,
+            calibration,
+            options,
+            lambda reduced: measure(model, _to_int8(reduced, options), calibration)[0],
+            progress,
+        )
     progress("measuring", 0.0)
-    quantized = insert_qdq(network.model, network.layers, options.float_type)
+    quantized = _to_int8(network, options)
     quality, samples = measure(model, quantized, calibration)
-    _check_bounds(source, quality, options)
+    if not options.bounded and not quality.sqnr_db >= LEAST_SQNR_DB:
+        raise CheckFailed(
+            f"{source}: in int8 its outputs have an SQNR of {quality.sqnr_db:.1f} dB, less than "
+            f"{LEAST_SQNR_DB:g}; nothing was written. Try --method thorough, more images with "
+            "--samples, or let the most harmful layers stay in float with --min-sqnr."
+        )
     content = to_bytes(int8_tensors(network.model, network.layers))
     path = folder.onnx("int8")
     with new_folder(path.parent), folder_beside(path) as aside:
@@ -132,17 +143,5 @@ def quantize_model(
     return QuantizeResult(path, artifact, network, quality, fallback, equalized, unchecked)
 
 
-def _check_bounds(source: Path, quality: Likeness, options: QuantizeOptions) -> None:
-    least = LEAST_SQNR_DB if options.min_sqnr_db is None else options.min_sqnr_db
-    if not quality.sqnr_db >= least:
-        raise CheckFailed(
-            f"{source}: in int8 its outputs have an SQNR of {quality.sqnr_db:.1f} dB, less than "
-            f"{least:g}; nothing was written. Try --method thorough, more images with --samples, "
-            "or let the most harmful layers stay in float with --min-sqnr."
-        )
-    drop, most = quality.top1_drop, options.max_drop
-    if most is not None and (drop is None or drop > most):
-        raise CheckFailed(
-            f"{source}: in int8 its top-1 falls by {drop or 0:.2f} points, more than {most:g}; "
-            "nothing was written."
-        )
+def _to_int8(network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:
+    return insert_qdq(network.model, network.layers, options.float_type)

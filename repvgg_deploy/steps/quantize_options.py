@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..quantize.quality import Likeness
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:
@@ -16,3 +18,14 @@ class QuantizeOptions:
     seed: int = 0
     min_sqnr_db: float | None = None
     max_drop: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether layers may stay in float to reach a bound."""
+        return self.min_sqnr_db is not None or self.max_drop is not None
+
+    def hold(self, found: Likeness) -> bool:
+        """Whether the bounds hold."""
+        enough = self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
+        most, drop = self.max_drop, found.top1_drop
+        return enough and (most is None or (drop is not None and drop <= most))
