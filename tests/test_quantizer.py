@@ -64,6 +64,7 @@ def demo(sigma: float = 0.0) -> ModelProto:
     return to_onnx(build(state, network.spec, "deploy"), DEMO_IMAGE_SIZE)
 
 
+#: Enough that chance moves a result by less than half a decibel.
 CALIBRATION, OTHERS = slice(0, 96), slice(256, 512)
 
 
@@ -99,7 +100,7 @@ def test_quality_does_not_depend_on_how_channels_are_scaled(sigma: float) -> Non
     assert demo_sqnr("mse", sigma) < demo_sqnr("mse") - 10
 
 
-def test_the_same_integers_each_time_and_for_any_batch_size() -> None:
+def test_the_same_integers_for_any_batch_size() -> None:
     images = demo_images()[0][:16]
     first, *others = (
         quantize(demo(), batches(images, size), RECIPES["thorough"]) for size in (16, 16, 7)
@@ -212,7 +213,7 @@ def test_networks_of_other_kinds(name: str) -> None:
         assert sqnr(model, network, other) > 15
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["minmax", "quick", "thorough"])
 def test_a_single_image(recipe: str) -> None:
     images = demo_images()[0]
     network = quantize(demo(), batches(images[:1]), RECIPES[recipe])
