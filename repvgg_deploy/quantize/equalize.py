@@ -59,16 +59,19 @@ def equalize(
         found = home[name]
         producer = found.producer
         if producer.name in chosen:  # another tensor of the same channels, such as a pooled one
-            factors = chosen[producer.name][1]
-            limits = factors * mse_thresholds(histograms[name])
-            ranges[name] = TensorRange(float(limits.max()) / LEVELS, 1.0)
+            thresholds[name] = mse_thresholds(histograms[name])
+            limit = float((chosen[producer.name][1] * thresholds[name]).max())
+            ranges[name] = TensorRange(limit / LEVELS if limit > 0 else STEP, 1.0)
             continue
         kernel = kernels[producer.name]
         incoming = thresholds.get(producer.input, np.ones(kernel.shape[1] * producer.groups))
+        reach = reach_of(kernel, producer, incoming)
+        if producer.bias is not None:  # a channel without weights is to stay within bounds too
+            reach = np.maximum(reach, np.abs(weights[producer.bias].astype(np.float64)))
         readers = [(layer, kernels[layer.name]) for layer in found.readers]
         choice = Choice(
             histograms[name],
-            reach_of(kernel, producer, incoming),
+            reach,
             [(layer, kernel) for layer, kernel in readers if layer.name in quantized],
             LEFT_BY_LEARNING if learned else 1.0,
         )
