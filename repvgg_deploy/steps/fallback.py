@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..data.spool import spooled
 from ..errors import CheckFailed
@@ -30,6 +31,7 @@ class Fallback:
 
 
 def reach_bounds(
+    source: Path,
     network: QuantizedNetwork,
     calibration: Calibration,
     min_sqnr_db: float | None,
@@ -39,7 +41,7 @@ def reach_bounds(
     """The network with as few layers in float as let the bounds hold on the measured images.
 
     Raises:
-        CheckFailed: they do not hold even with every layer in float.
+        CheckFailed: they hold only with every layer in float.
         UserError: a bound on top-1, and images without labels.
     """
 
@@ -56,10 +58,10 @@ def reach_bounds(
 
         ranking = measure_layers(network, batches, progress)
         kept = keep_until(network, ranking, batches, reached, labels)
-    if not kept.holds:
+    if len(kept.names) == len(network.layers):
         raise CheckFailed(
-            f"the bounds are not reached even with every layer in float (SQNR "
-            f"{kept.steps[-1].sqnr_db:.1f} dB); ask for less."
+            f"{source}: the bounds hold only with every layer in float (SQNR "
+            f"{kept.steps[-2].sqnr_db:.1f} dB with one in int8); nothing was written, ask for less."
         )
     layers = [layer for layer in network.layers if layer.name not in kept.names]
     return replace(network, layers=layers), Fallback(ranking, kept)
