@@ -69,6 +69,23 @@ class ModelFolder:
             )
         return engine
 
+    def claim_int8(self, source: Path) -> Path:
+        """Where the int8 model of fused weights or of an ONNX model goes.
+
+        Raises:
+            UserError: the int8 model of another network lies there, or one of unknown origin.
+        """
+        path = self.onnx("int8")
+        recorded = recorded_source(path)
+        if recorded is None and path.exists():
+            raise UserError(f"{path}: stands there, and nothing says whose it is; move it away.")
+        if recorded is not None and (self.path / recorded.path).resolve() != source.resolve():
+            raise UserError(
+                f"{path}: was made from another model ({recorded.path}); move it away, or give an "
+                "ONNX model of your own its own folder with --name."
+            )
+        return path
+
     def onnx_files(self) -> list[Path]:
         """The ONNX models that export left, fp32 first; other files are not ours to judge."""
         paths = (self.onnx(precision) for precision in ONNX_PRECISIONS)
@@ -139,7 +156,7 @@ class Workspace:
         return folder.fused_onnx
 
     def folder_of(self, onnx: Path, name: str | None) -> ModelFolder:
-        """Where the engine of a user's own ONNX model goes: beside it, if that is in here.
+        """Where what is made of a user's own ONNX model goes: beside it, if that is in here.
 
         Raises:
             UserError: a fused checkpoint has that name by chance.

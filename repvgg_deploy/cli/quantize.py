@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import UserError
+from ..files import is_onnx
 from ..workspace import Workspace
 from . import data_options, options
 from .console import print_json, uninterrupted
@@ -106,6 +107,11 @@ def command(
         folder.read_fused()
         source = folder.fused
     else:
+        if not is_onnx(onnx_file):
+            raise UserError(
+                f"{onnx_file}: is no ONNX model (.onnx); make a checkpoint the current model with "
+                "repvgg-deploy fuse, and quantize without naming a file."
+            )
         folder, source = workspace.folder_of(onnx_file, name), onnx_file
     calibration = open_calibration(calib, preprocessing, split, samples, seed, source)
     if max_drop is not None and calibration.measured.labels is None:

@@ -34,11 +34,11 @@ def open_calibration(
             from ..data.calibration import check_calibration
             from ..data.image_set import open_images
             from ..steps.calibration import pick_images
-            from ..steps.quantize import input_channels
+            from ..steps.quantize_source import read_input
 
         images = open_images(path, preprocessing.pick(), split=split)
         calibration = pick_images(images, samples, split, seed)
-        warnings = check_calibration(calibration.fit, input_channels(source))
+        warnings = check_calibration(calibration.fit, read_input(source).channels)
     for warning in warnings:
         say(f"note: {warning}")
     found = calibration.fit

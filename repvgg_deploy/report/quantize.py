@@ -30,13 +30,15 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
     if result.fallback is not None:
         lines += _fallback_lines(result.fallback)
     quality = result.quality
-    where = "other images" if result.artifact.proof["held_out"] else "the calibration images"
+    samples = count_text(result.artifact.proof["samples"], "image")
+    others = "other than those it was calibrated with"
+    where = f"{samples} {others}" if result.artifact.proof["held_out"] else f"the same {samples}"
     parts = [f"SQNR {quality.sqnr_db:.1f} dB"]
     if quality.agreement is not None:
         parts.append(f"{quality.agreement:.2%} of the answers as in float")
     if quality.top1_drop is not None:
-        parts.append(f"top-1 {-quality.top1_drop:+.2f} points")
-    lines.append(f"on {result.artifact.proof['samples']} {where}: {', '.join(parts)}")
+        parts.append(f"top-1 {0 - quality.top1_drop:+.2f} points")
+    lines.append(f"on {where}: {', '.join(parts)}")
     integers = result.artifact.proof["integers"]
     if integers is not None:
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..data.spool import spooled
 from ..errors import CheckFailed
@@ -39,6 +40,7 @@ class Fallback:
 
 
 def reach_bounds(
+    source: Path,
     network: QuantizedNetwork,
     calibration: Calibration,
     options: QuantizeOptions,
@@ -67,8 +69,8 @@ def reach_bounds(
             kept = keep_until(network, ranking, batches, reached, labels, progress)
             if not kept.holds or len(kept.names) == len(network.layers):
                 raise CheckFailed(
-                    f"{calibration.measured.path}: on these images the bounds hold only with every "
-                    "layer in float; ask for less, or export fp16."
+                    f"{source}: the bounds hold only with every layer in float; nothing was written, "
+                    "ask for less."
                 )
             layers = [layer for layer in network.layers if layer.name not in kept.names]
             reduced = replace(network, layers=layers)

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from ..artifacts import QuantizedArtifact
 from ..data.spool import spooled
 from ..equivalence.compare import Comparison
 from ..errors import CheckFailed, UserError
-from ..export.graph import to_onnx
-from ..export.simplify import simplify
-from ..files import folder_beside, is_onnx, new_folder
+from ..files import folder_beside, new_folder
 from ..quantize.fake import int8_tensors, to_bytes
 from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
-from ..reparam.graph.files import load_model
-from ..runners.onnx_info import read_onnx_info
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .calibration import BATCH, Calibration
@@ -28,12 +26,10 @@ from .fallback import Fallback, reach_bounds
 from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization, prove_integers
 from .quantize_record import Outcome, describe
-from .weights import read_weights
+from .quantize_source import float_model
 
 #: Below this a network has lost its answers, not some precision, and nothing is written.
 LEAST_SQNR_DB = 15.0
-#: Images on which the equalized network is held against the one it was made from.
-_PROOF_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -50,29 +46,6 @@ class QuantizeResult:
     unchecked: str
 
 
-def input_channels(source: Path) -> int:
-    """Of fused weights, or of an ONNX model with one image input.
-
-    Raises:
-        UserError: neither.
-    """
-    if is_onnx(source):
-        return read_onnx_info(source).channels
-    return read_weights(source).network.spec.in_channels
-
-
-def float_model(source: Path, image_size: tuple[int, int]) -> onnx.ModelProto:
-    """The fp32 ONNX model of fused weights, at (height, width), or a user's own.
-
-    Raises:
-        UserError: no whole network, not fp32, or of external data that cannot be read.
-    """
-    if is_onnx(source):
-        return load_model(source)
-    network = read_weights(source).network
-    return simplify(to_onnx(network.build(), image_size), network.spec.has_se)
-
-
 def quantize_model(
     source: Path,
     folder: ModelFolder,
@@ -87,24 +60,15 @@ def quantize_model(
         CheckFailed: equalization changed the function, the bounds are not reached, or ONNX
             Runtime's integers are not those that were meant.
     """
-    model = float_model(source, (calibration.fit.shape[1], calibration.fit.shape[2]))
+    path = folder.claim_int8(source)
+    model = float_model(source, calibration)
     with spooled(calibration.fit) as images:
-        network = quantize(
-            model,
-            lambda: (images[i : i + BATCH] for i in range(0, len(images), BATCH)),
-            RECIPES[options.method],
-            float_type=options.float_type,
-            stem=options.stem,
-            linear=options.linear,
-            seed=options.seed,
-            progress=progress,
-        )
-        if not network.layers:
-            raise UserError(f"{source}: holds no convolution that could be quantized.")
-        equalized = prove_equalization(source, model, network, images[:_PROOF_IMAGES])
+        network = _quantize(source, model, images, options, progress)
+        equalized = prove_equalization(source, model, network, images)
     fallback = None
     if options.bounded:
         network, fallback = reach_bounds(
+            source,
             network,
             calibration,
             options,
@@ -121,7 +85,6 @@ def quantize_model(
             "--samples, or let the most harmful layers stay in float with --min-sqnr."
         )
     content = to_bytes(int8_tensors(network.model, network.layers))
-    path = folder.onnx("int8")
     with new_folder(path.parent), folder_beside(path) as aside:
         staged = ModelFolder(aside)
         outcome = Outcome(network, quantized, quality, samples, fallback)
@@ -145,3 +108,28 @@ def quantize_model(
 
 def _to_int8(network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:
     return insert_qdq(network.model, network.layers, options.float_type)
+
+
+def _quantize(
+    source: Path,
+    model: onnx.ModelProto,
+    images: NDArray[np.float32],
+    options: QuantizeOptions,
+    progress: Callable[[str, float], None],
+) -> QuantizedNetwork:
+    try:
+        network = quantize(
+            model,
+            lambda: (images[i : i + BATCH] for i in range(0, len(images), BATCH)),
+            RECIPES[options.method],
+            float_type=options.float_type,
+            stem=options.stem,
+            linear=options.linear,
+            seed=options.seed,
+            progress=progress,
+        )
+    except UserError as error:  # it knows the graph, not the file
+        raise type(error)(f"{source}: {error}") from error
+    if not network.layers:
+        raise UserError(f"{source}: holds no convolution that could be quantized.")
+    return network

@@ -81,7 +81,7 @@ def describe(
 
 def _layers(outcome: Outcome, options: QuantizeOptions) -> list[dict[str, Any]]:
     network, fallback = outcome.network, outcome.fallback
-    inputs = {node.name: node.input[0] for node in network.model.graph.node}
+    inputs = {node.name: node.input[0] for node in network.model.graph.node if node.input}
     entries: list[dict[str, Any]] = []
     for layer in network.layers:
         found = network.ranges[inputs[layer.name]]
