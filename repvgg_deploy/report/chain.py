@@ -27,7 +27,7 @@ def chain_text(chain: Chain) -> str:
     lines = [table(("file", *_KINDS.values()), rows)]
     lines += [
         one_line(f"{_WORDS[check.passed]} {check.file}, {_KINDS[check.kind]}: {check.detail}")
-        for check in (*chain.failures, *chain.unchecked)
+        for check in (*chain.failures, *chain.unchecked, *chain.noted)
     ]
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
 from ..errors import UserError
 from ..reparam.graph.files import read_proto
@@ -37,8 +37,15 @@ class OnnxInfo:
     quantized: bool
 
 
-def read_onnx_info(path: Path) -> OnnxInfo:
-    """Read the one image input of a classification model.
+def float_types(model: ModelProto) -> list[str]:
+    """Of the inputs that are no constants; empty for what is no float type."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    return [_PRECISION.get(value.type.tensor_type.elem_type, "") for value in inputs]
+
+
+def read_onnx_info(path: Path, any_outputs: bool = False) -> OnnxInfo:
+    """Read the one image input of a model, and of one output, unless it may have ``any_outputs``.
 
     Raises:
         UserError: no such file, not ONNX, or not one image in, [N, C, H, W].
@@ -48,7 +55,7 @@ def read_onnx_info(path: Path) -> OnnxInfo:
     inputs = [value for value in graph.input if value.name not in constants]
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
-    one_each = len(inputs) == 1 and len(graph.output) == 1
+    one_each = len(inputs) == 1 and (any_outputs or len(graph.output) == 1)
     sized = len(shape) == 4 and shape[0] >= 0 and all(0 < side <= LARGEST for side in shape[1:])
     if not one_each or precision is None or not sized:
         raise UserError(

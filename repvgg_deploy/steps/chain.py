@@ -27,6 +27,7 @@ from .chain_proofs import Again, prove_again, stored_proof
 @dataclass(frozen=True)
 class Check:
     """One check of one file. ``passed`` None: it cannot be made here, and ``detail`` says why.
+    A check that passed may have one too: what it left out.
 
     ``kind`` is hash, lineage (what it was made from is still that), stored proof, or proof.
     """
@@ -51,6 +52,10 @@ class Chain:
     @property
     def unchecked(self) -> list[Check]:
         return [check for check in self.checks if check.passed is None]
+
+    @property
+    def noted(self) -> list[Check]:
+        return [check for check in self.checks if check.passed and check.detail]
 
 
 def check_chain(folder: ModelFolder, again: Again) -> Chain:

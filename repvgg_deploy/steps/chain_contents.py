@@ -21,7 +21,7 @@ from ..files import sha256_file
 from ..quantize.read import read_qdq
 from ..records import check
 from ..reparam.graph.files import load_model
-from ..runners.onnx_info import read_onnx_info
+from ..runners.onnx_info import float_types, read_onnx_info
 from .weights import Reading
 
 Artifact = FusedArtifact | OnnxArtifact | FusedOnnxArtifact | QuantizedArtifact | EngineArtifact
@@ -82,9 +82,10 @@ def changed_data(folder: Path, data: Mapping[str, str]) -> str:
 
 def _quantized(path: Path, artifact: QuantizedArtifact) -> str:
     """The layers and the float type that the record names are those of the graph."""
-    if (found := read_onnx_info(path).precision) != artifact.float_type:
-        return _claim(f"{artifact.float_type} where it is not quantized", found)
-    scales = {layer.name: layer.input_scale for layer in read_qdq(load_model(path)).layers}
+    model = load_model(path)
+    if (found := float_types(model)) != [artifact.float_type]:
+        return _claim(f"{artifact.float_type} where it is not quantized", ", ".join(found))
+    scales = {layer.name: layer.input_scale for layer in read_qdq(model).layers}
     recorded = {row["name"]: row["input_scale"] for row in artifact.layers if row["quantized"]}
     if scales == recorded:
         return ""

@@ -115,7 +115,10 @@ def _prove_quality(source: Path, path: Path, artifact: QuantizedArtifact, again:
     """With the images that it was calibrated with, where they are still there."""
     batches = again.calibration(artifact)
     if batches is None:
-        return True, ""
+        return True, (
+            f"its SQNR was not measured again, since {artifact.calibration.get('path')} does not "
+            "hold the images that it was measured on any more"
+        )
     network = read_weights(source).network.build()
     measured = measure_quality(network, path, batches, pick_device(again.device))
     return prove_quality(artifact, measured)

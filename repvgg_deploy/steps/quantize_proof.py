@@ -86,11 +86,11 @@ def prove_integers(source: Path, staged: Path) -> tuple[dict[str, int] | None, s
     try:
         verdict = verify_pair(source, staged, "cpu")
     except UserError as error:
-        return None, str(error)
+        return None, str(error).removeprefix(f"{staged}: ")  # a place that is gone in a moment
     if verdict.failures:
         raise CheckFailed(
             f"{source}: its int8 model does not compute what was meant: {verdict.failures[0]}; "
-            "nothing was written."
+            "nothing was written. If fp16 overflows there, give --float fp32."
         )
     found = verdict.integers
     if found is None:
