@@ -35,8 +35,8 @@ class TensorRange:
     """How a tensor is quantized. ``scale`` is its input scale.
 
     ``headroom`` is the room left beyond the measured threshold, as a factor; ``direction`` as in
-    DIRECTIONS and ``spread``, largest over smallest channel threshold before, of an equalized
-    tensor; None for others.
+    DIRECTIONS and ``spread``, largest over smallest threshold of channels that fire, before, of an
+    equalized tensor; None for others.
     """
 
     scale: float
@@ -123,7 +123,8 @@ class Choice:
             scaled = factors * (STEP * LEVELS / largest)
             candidates.append((self._error(scaled), -direction, scaled))
         _, direction, factors = min(candidates, key=lambda candidate: candidate[:2])
-        spread = float(self.thresholds.max() / self.thresholds.min())
+        alive = self.thresholds[self._histograms.peaks > 0]
+        spread = float(alive.max() / alive.min()) if alive.size else 1.0
         return factors, TensorRange(STEP, self._headroom, -direction, spread)
 
     def _factors(self, direction: float) -> Array:

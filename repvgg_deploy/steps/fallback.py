@@ -69,8 +69,8 @@ def reach_bounds(
             kept = keep_until(network, ranking, batches, reached, labels, progress)
             if not kept.holds or len(kept.names) == len(network.layers):
                 raise CheckFailed(
-                    f"{source}: the bounds hold only with every layer in float; ask for less. "
-                    "Nothing was written."
+                    f"{source}: the bounds hold only with every layer in float, so nothing was "
+                    "written; ask for less."
                 )
             layers = [layer for layer in network.layers if layer.name not in kept.names]
             reduced = replace(network, layers=layers)
