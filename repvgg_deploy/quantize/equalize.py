@@ -60,15 +60,19 @@ def equalize(
         producer = found.producer
         if producer.name in chosen:  # another tensor of the same channels, such as a pooled one
             factors = chosen[producer.name][1]
-            limits = factors * mse_thresholds(histograms[name])
-            ranges[name] = TensorRange(float(limits.max()) / LEVELS, 1.0)
+            thresholds[name] = mse_thresholds(histograms[name])
+            largest = float((factors * thresholds[name]).max())
+            ranges[name] = TensorRange(largest / LEVELS if largest > 0 else STEP, 1.0)
             continue
         kernel = kernels[producer.name]
         incoming = thresholds.get(producer.input, np.ones(kernel.shape[1] * producer.groups))
+        reach = reach_of(kernel, producer, incoming)
+        if producer.bias is not None:  # a dead channel's bias must not be blown up beyond fp16
+            reach = np.hypot(reach, weights[producer.bias])
         readers = [(layer, kernels[layer.name]) for layer in found.readers]
         choice = Choice(
             histograms[name],
-            reach_of(kernel, producer, incoming),
+            reach,
             [(layer, kernel) for layer, kernel in readers if layer.name in quantized],
             LEFT_BY_LEARNING if learned else 1.0,
         )

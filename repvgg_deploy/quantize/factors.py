@@ -26,7 +26,8 @@ DIRECTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: What compensated rounding leaves of the squared error of rounding weights to the nearest; they
 #: need less room then, and activations get more.
 LEFT_BY_LEARNING = 0.05
-#: A channel that hardly ever fires gets this part of the range that its weights could give it.
+#: A channel that hardly ever fires gets this part of the range that its weights and bias could
+#: give it.
 _LEAST = 0.02
 
 
@@ -88,9 +89,10 @@ def _tail_indices(histograms: ChannelHistograms) -> Array:
 
 
 class Choice:
-    """What one tensor's channels are scaled by. ``reach`` [C] is what its producer's weights could
-    give them, ``readers`` the quantized layers behind it with their kernels, and ``weight_error``
-    the part of the squared error of nearest rounding that is left of their weights'.
+    """What one tensor's channels are scaled by. ``reach`` [C] is what its producer's weights and
+    bias could give them, ``readers`` the quantized layers behind it with their kernels, and
+    ``weight_error`` the part of the squared error of nearest rounding that is left of their
+    weights'.
 
     Rows of the readers count in units of what they come to, so no scaling of the channels behind
     sways the choice.

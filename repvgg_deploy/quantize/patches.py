@@ -48,23 +48,27 @@ def measure(
     """
     generator = torch.Generator().manual_seed(seed)
     count = 0
+    centre: Tensor | None = None
     sums: list[Tensor] | None = None
     signal = noise = 0.0
     for values, quantized in pairs:
         signal += float((values.astype(np.float64) ** 2).sum())
         noise += float(((values - quantized).astype(np.float64) ** 2).sum())
         x, q = _patches(np.stack([values, quantized]), node, weight, generator)
+        if centre is None:  # near the mean, so that float32 squares keep a small variance
+            centre = q.mean(2, keepdim=True)
+        x, q = x - centre, q - centre
         difference, turned = x - q, q.transpose(1, 2)
         found = [x.sum(2), q.sum(2), q @ turned, difference @ turned]
         wide = [part.double() for part in found]
         sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
         count += x.shape[2]
-    assert sums is not None
+    assert sums is not None and centre is not None
     mean, quantized_mean, second, crossed = (part / count for part in sums)
     shift = mean - quantized_mean
     return PatchStatistics(
-        mean=mean,
-        quantized_mean=quantized_mean,
+        mean=mean + centre[:, :, 0],
+        quantized_mean=quantized_mean + centre[:, :, 0],
         covariance=second - quantized_mean[:, :, None] * quantized_mean[:, None, :],
         error=crossed - shift[:, :, None] * quantized_mean[:, None, :],
         signal=signal,
