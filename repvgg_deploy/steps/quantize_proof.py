@@ -27,24 +27,32 @@ def prove_equalization(
     """The equalized network in float32 against the given one in float64; None: nothing changed."""
     if all(found.direction is None for found in network.ranges.values()):
         return None
-    (name,) = (value.name for value in model.graph.input)
-    outputs = [value.name for value in model.graph.output]
+    (image,) = model.graph.input
+    output = model.graph.output[0].name
+    batches = _whole_batches(images, image.type.tensor_type.shape.dim[0].dim_value)
 
-    def run(candidate: onnx.ModelProto) -> NDArray[Any]:
-        found = OrtSession(source, candidate.SerializeToString()).run({name: np.array(images)})
-        return found[outputs[0]]
+    def run(runner: OrtSession | OnnxFloat64) -> NDArray[Any]:
+        found = [runner.run({image.name: batch})[output] for batch in batches]
+        return np.concatenate(found).reshape(len(batches) * len(batches[0]), -1)
 
-    own, equalized = run(model), run(network.model)
+    own, equalized = (
+        run(OrtSession(source, m.SerializeToString())) for m in (model, network.model)
+    )
     exact = onnx.ModelProto()
     exact.CopyFrom(model)
-    truth = OnnxFloat64(exact, str(source)).run({name: np.array(images)})[outputs[0]]
-    shape = (len(images), -1)
-    compared = compare(
-        "equalized", truth.reshape(shape), own.reshape(shape), equalized.reshape(shape)
-    )
+    truth = run(OnnxFloat64(exact, str(source)))
+    compared = compare("equalized", truth, own, equalized)
     if not compared.passed:
         raise CheckFailed(f"{source}: equalization changed the network: {compared.reason}.")
     return compared
+
+
+def _whole_batches(images: Images, size: int) -> list[Images]:
+    """Of a model that takes ``size`` images at once, or any number (0); the last batch is filled up
+    with the first images."""
+    size = size or len(images)
+    count = -(-len(images) // size)
+    return np.split(np.resize(images, (count * size, *images.shape[1:])), count)
 
 
 def measure(
