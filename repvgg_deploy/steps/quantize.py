@@ -136,10 +136,13 @@ def quantize_model(
 def _check_bounds(source: Path, quality: Likeness, options: QuantizeOptions) -> None:
     least = LEAST_SQNR_DB if options.min_sqnr_db is None else options.min_sqnr_db
     if not quality.sqnr_db >= least:
+        more = "ask for less, or leave the rest in fp32 with --float fp32"
+        if options.min_sqnr_db is None:
+            more = "or let the most harmful layers stay in float with --min-sqnr"
         raise CheckFailed(
             f"{source}: in int8 its outputs have an SQNR of {quality.sqnr_db:.1f} dB, less than "
             f"{least:g}; nothing was written. Try --method thorough, more images with --samples, "
-            "or let the most harmful layers stay in float with --min-sqnr."
+            f"{more}."
         )
     drop, most = quality.top1_drop, options.max_drop
     if most is not None and (drop is None or drop > most):
