@@ -60,8 +60,10 @@ def measure(
         x, q = x - centre, q - centre
         difference, turned = x - q, q.transpose(1, 2)
         found = [x.sum(2), q.sum(2), q @ turned, difference @ turned]
-        wide = [part.double() for part in found]
-        sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
+        if sums is None:
+            sums = [torch.zeros_like(part, dtype=torch.float64) for part in found]
+        for total, part in zip(sums, found, strict=True):
+            total += part  # in place: two of them are K x K, which is a lot for a wide layer
         count += x.shape[2]
     assert sums is not None and centre is not None
     mean, quantized_mean, second, crossed = (part / count for part in sums)
