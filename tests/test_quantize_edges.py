@@ -62,7 +62,7 @@ def test_the_bias_of_a_channel_that_never_fires_goes_into_fp16(size: float) -> N
 
 @pytest.mark.parametrize("mean", [10, 1000])
 def test_images_that_hardly_differ_have_statistics_too(mean: float) -> None:
-    assert sqnr_db(network(pads=""), mean + IMAGES / 1000, "fp32") > 25
+    assert sqnr_db(network(pads=""), np.float32(mean) + IMAGES / 1000, "fp32") > 25
 
 
 @pytest.mark.parametrize("batch", [1, 5, 12])
