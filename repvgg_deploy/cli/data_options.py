@@ -99,8 +99,7 @@ _OPTIONS = (
         "preset",
         type=click.Choice(list(PRESETS)),
         help="How images become inputs, as in training (docs/evaluation.md); none: they are inputs "
-        "already (float arrays). The options below change single steps of it. [default: what the "
-        "int8 model was calibrated with]",
+        "already (float arrays). The options below change single steps of it.",
     ),
     click.option(
         "--resize", type=SideOrSize(), help="Resize the shorter side to N, or to HEIGHTxWIDTH."

@@ -76,7 +76,8 @@ def command(
     reference. Without any, everything of the current model is evaluated, and the reference is the
     unfused checkpoint; what cannot be run here is left out, and said so. Prints top-1 and top-5,
     the agreement with the reference, the difference in top-1, each with its 95 % interval, and how
-    far the logits are from the reference's (SQNR).
+    far the logits are from the reference's (SQNR). Without --preprocess and its like, images are
+    preprocessed as those that an int8 model among them was calibrated with.
     """
     if files:
         refuse_options(("model", "engines"), "ARTIFACT is named")

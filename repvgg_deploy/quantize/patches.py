@@ -18,6 +18,9 @@ from ..runners.onnx_reference import find_padding
 #: Positions taken of each image. Neighbours resemble one another, other images do not.
 POSITIONS = 64
 
+#: Patches that are multiplied at a time: a product of few columns takes as long as one of many.
+_TOGETHER = 1024
+
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -47,33 +50,56 @@ def measure(
     ``weight`` is [out, in/groups, ...]. Positions are drawn with ``seed``.
     """
     generator = torch.Generator().manual_seed(seed)
-    count = 0
-    sums: list[Tensor] | None = None
-    pivot: Tensor | None = None
+    sums: _Sums | None = None
+    held: list[tuple[Tensor, Tensor]] = []
     signal = noise = 0.0
     for values, quantized in pairs:
         signal += float((values.astype(np.float64) ** 2).sum())
         noise += float(((values - quantized).astype(np.float64) ** 2).sum())
-        x, q = _patches(np.stack([values, quantized]), node, weight, generator)
-        if pivot is None:  # squares around about the mean: float32 would lose small variances
-            pivot = q.mean(2, keepdim=True)
-        difference, q = x - q, q - pivot
+        held.append(_patches(np.stack([values, quantized]), node, weight, generator))
+        sums = sums or _Sums(held[0][1])
+        if sum(x.shape[2] for x, _ in held) >= _TOGETHER:
+            sums.add(held)
+            held = []
+    assert sums is not None
+    if held:
+        sums.add(held)
+    return sums.statistics(signal, noise)
+
+
+class _Sums:
+    """Sums over patches in float64. Squares are taken about a mean, that of the ``first`` patches:
+    float32 would lose small variances."""
+
+    def __init__(self, first: Tensor) -> None:
+        self._pivot = first.mean(2, keepdim=True)
+        groups, width, _ = first.shape
+        shapes = [(groups, width)] * 2 + [(groups, width, width)] * 2
+        self._sums = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
+        self._count = 0
+
+    def add(self, held: list[tuple[Tensor, Tensor]]) -> None:
+        x, q = (torch.cat(part, 2) for part in zip(*held, strict=True))
+        difference, q = x - q, q - self._pivot
         turned = q.transpose(1, 2)
-        found = [difference.sum(2), q.sum(2), q @ turned, difference @ turned]
-        wide = [part.double() for part in found]
-        sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
-        count += x.shape[2]
-    assert sums is not None and pivot is not None
-    shift, mean, second, crossed = (part / count for part in sums)
-    quantized_mean = mean + pivot[:, :, 0].double()
-    return PatchStatistics(
-        mean=quantized_mean + shift,
-        quantized_mean=quantized_mean,
-        covariance=second - mean[:, :, None] * mean[:, None, :],
-        error=crossed - shift[:, :, None] * mean[:, None, :],
-        signal=signal,
-        noise=noise,
-    )
+        found = (difference.sum(2), q.sum(2), q @ turned, difference @ turned)
+        for total, part in zip(self._sums, found, strict=True):
+            total += part  # in place: two of them are K x K, which is a lot for a wide layer
+        self._count += q.shape[2]
+
+    def statistics(self, signal: float, noise: float) -> PatchStatistics:
+        for total in self._sums:
+            total /= self._count
+        shift, mean, second, crossed = self._sums
+        quantized_mean = mean + self._pivot[:, :, 0].double()
+        return PatchStatistics(
+            mean=quantized_mean + shift,
+            quantized_mean=quantized_mean,
+            covariance=second - mean[:, :, None] * mean[:, None, :],
+            error=crossed - shift[:, :, None] * mean[:, None, :],
+            signal=signal,
+            noise=noise,
+        )
 
 
 def _patches(

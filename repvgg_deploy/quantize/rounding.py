@@ -78,15 +78,15 @@ def _compensated(rows: Tensor, statistics: PatchStatistics) -> Tensor:
     variances = covariance.diagonal(dim1=1, dim2=2)
     ridge = _RIDGE * (variances + 1e-3 * variances.mean(1, keepdim=True)) + 1e-12
     regular = covariance + torch.diag_embed(ridge)
-    change: Tensor = torch.linalg.solve(regular, (rows @ statistics.error).mT).mT
-    return rows + change
+    triangle = torch.linalg.cholesky(regular)
+    return rows + torch.cholesky_solve((rows @ statistics.error).mT, triangle).mT
 
 
 def _row_scales(rows: Tensor, importance: Tensor, float_type: str) -> Tensor:
     """Of each output channel the scale with the smallest squared error: [groups, rows]."""
     peaks = rows.abs().amax(2)
     best = torch.full_like(peaks, float("inf"))
-    scales = torch.empty_like(peaks)
+    scales = peaks / LEVELS
     for part in _PARTS:
         tried = torch.from_numpy(representable((peaks * part / LEVELS).numpy(), float_type))
         tried = tried.double()

@@ -72,7 +72,7 @@ def _spread(
             continue
         layer = layers.get(node.name)
         first = read == [node.input[0]]
-        if layer is not None and first and (layer.kind == "Conv" or read[0] in flat):
+        if layer is not None and first and (layer.kind == "Gemm") == (read[0] in flat):
             readers.append(layer)
             continue
         if first and node.op_type in _HOMOGENEOUS and len(node.output) == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..equivalence.compare import Comparison, compare
+from ..equivalence.compare import Comparison, compare, furthest
 from ..errors import CheckFailed, UserError
 from ..quantize.quality import Likeness, decibel, likeness
 from ..quantize.quantizer import QuantizedNetwork
@@ -32,18 +32,21 @@ def prove_equalization(
     session = OrtSession(source, model.SerializeToString())
     ((name, _, (batch, *_)),) = session.inputs
     some = np.array(images[: batch if isinstance(batch, int) else _PROOF_IMAGES])
-    output = model.graph.output[0].name
-    own = session.run({name: some})[output]
-    equalized = OrtSession(source, network.model.SerializeToString()).run({name: some})[output]
+    own = session.run({name: some})
+    equalized = OrtSession(source, network.model.SerializeToString()).run({name: some})
     exact = onnx.ModelProto()
     exact.CopyFrom(model)
-    truth = OnnxFloat64(exact, str(source)).run({name: some})[output]
+    truth = OnnxFloat64(exact, str(source)).run({name: some})
     shape = (len(some), -1)
-    compared = compare(
-        "equalized", truth.reshape(shape), own.reshape(shape), equalized.reshape(shape)
+    compared = furthest(
+        compare(key, truth[key].reshape(shape), own[key].reshape(shape), found.reshape(shape))
+        for key, found in equalized.items()
     )
+    assert compared is not None  # a model has outputs
     if not compared.passed:
-        raise CheckFailed(f"{source}: equalization changed the network: {compared.reason}.")
+        raise CheckFailed(
+            f"{source}: equalization changed its output {compared.name!r}: {compared.reason}."
+        )
     return compared
 
 
