@@ -64,7 +64,7 @@ def demo(sigma: float = 0.0) -> ModelProto:
     return to_onnx(build(state, network.spec, "deploy"), DEMO_IMAGE_SIZE)
 
 
-#: Enough that chance moves a result by less than half a decibel.
+#: Few, for speed: chance moves a result by up to a decibel.
 CALIBRATION, OTHERS = slice(0, 96), slice(256, 512)
 
 
@@ -96,8 +96,9 @@ def test_more_effort_gives_more() -> None:
 
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
 def test_quality_does_not_depend_on_how_channels_are_scaled(sigma: float) -> None:
-    # Rounding is chaotic: with these few images that alone is worth half a decibel.
-    assert demo_sqnr("thorough", sigma) == pytest.approx(demo_sqnr("thorough"), abs=1.0)
+    # Rounding is chaotic, and a few of the 256 images decide: one twin beside another is up to
+    # 1.3 dB off, whatever sigma is. On 10,000 images it is 0.2 dB (docs/quantization.md).
+    assert demo_sqnr("thorough", sigma) == pytest.approx(demo_sqnr("thorough"), abs=2.0)
     assert demo_sqnr("mse", sigma) < demo_sqnr("mse") - 10
 
 

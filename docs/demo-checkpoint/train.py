@@ -32,6 +32,7 @@ NETWORKS = {
     "demo": make_spec(DEPTHS, SLIM, num_classes=10, in_channels=1),
     "a0": ZOO["RepVGG-A0"].spec(num_classes=10),
     "narrow": make_spec(DEPTHS, (8, 8, 8, 8, 8), num_classes=10),
+    "narrow9": make_spec((1, 2, 4, 1), (8, 8, 8, 8, 8), num_classes=10),
     "g4": make_spec(DEPTHS, (32, 32, 64, 96, 256), num_classes=10, groups=4),
     "se": make_spec(DEPTHS, (32, 32, 64, 96, 256), num_classes=10, se_ratio=16),
 }

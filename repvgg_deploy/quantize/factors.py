@@ -16,7 +16,7 @@ from .scaling import Array
 #: Input scale of an equalized tensor: a power of two, which fp16 and bf16 hold exactly.
 STEP = 2.0**-4
 #: Room is left for what this many times as many images would bring, by the tails of the channels.
-_MORE_IMAGES = 4
+_MORE_IMAGES = 2
 _MOST_ROOM = 1.3
 #: Values that a tail is read from.
 _TAIL = 24

@@ -23,7 +23,7 @@ from .twins import draw_factors, rescaled
 
 TRAIN = Path(__file__).parents[3] / "docs" / "demo-checkpoint" / "train.py"
 #: What the networks of train.py are trained for here.
-EPOCHS = {"a0": 6, "narrow": 16, "g4": 4, "se": 4}
+EPOCHS = {"a0": 6, "g4": 4, "se": 4, "narrow": 40, "narrow9": 40}
 IMAGE_SIZE = (32, 32)
 SIGMAS = (1, 2)
 SEEDS = (0, 1)

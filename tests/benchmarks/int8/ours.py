@@ -12,27 +12,37 @@ from .method import Images, Method
 _AT_ONCE = 64
 
 
-def quantize_ours(fp32_model: onnx.ModelProto, images: Images, method: str) -> onnx.ModelProto:
+def quantize_ours(
+    fp32_model: onnx.ModelProto, images: Images, method: str, linear: bool
+) -> onnx.ModelProto:
     """The int8 model by one of ``repvgg_deploy.quantize``'s recipes."""
 
     def batches() -> list[Images]:
         return [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
 
-    found = quantize(fp32_model, batches, RECIPES[method])
+    found = quantize(fp32_model, batches, RECIPES[method], linear=linear)
     return insert_qdq(found.model, found.layers, "fp32")
 
 
-#: Each adds a part to the one before; the other recipes are as ONNX Runtime has them.
-METHODS = ("mse", "equalize", "quick", "thorough")
+#: Each adds a part to the one before, and the last the classifier; the other recipes are as ONNX
+#: Runtime has them.
+ROWS = (
+    ("mse", False),
+    ("equalize", False),
+    ("quick", False),
+    ("thorough", False),
+    ("thorough", True),
+)
 
 
 def our_methods() -> list[Method]:
     """The ablation."""
 
-    def row(name: str) -> Method:
+    def row(name: str, linear: bool) -> Method:
         def quantize_by(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
-            return quantize_ours(model, images, name)
+            return quantize_ours(model, images, name, linear)
 
-        return Method(f"ours, {name}", {"method": name}, quantize_by)
+        title = f"ours, {name}, linear layer too" if linear else f"ours, {name}"
+        return Method(title, {"method": name, "linear": linear}, quantize_by)
 
-    return [row(name) for name in METHODS]
+    return [row(name, linear) for name, linear in ROWS]
