@@ -19,6 +19,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from repvgg_deploy.cli.quantize_parts import METHODS
+from repvgg_deploy.quantize.quantizer import RECIPES
 from repvgg_deploy.runners.onnx_session import OrtSession
 
 from .conftest import Cli, Outcome
@@ -155,7 +157,7 @@ def with_nan() -> np.ndarray:
         (np.full_like(NOISE, 0.5), (), "every image is of one colour"),
         (np.repeat(NOISE[:1], 40, 0), (), "all 40 images are the same"),
         (with_nan(), (), "c.npz: image 50: holds NaN or infinity"),
-        (NOISE[:, :1], (), "have 1 channels after preprocessing, and the network takes 3"),
+        (NOISE[:, :1], (), "have 1 channel after preprocessing, and the network takes 3"),
         (NOISE, ("--preprocess", "imagenet"), "holds floats, which count as preprocessed"),
         (NOISE, ("--mean", "0.5", "--std", "0.5"), "holds floats, which count as preprocessed"),
         (BYTES, (), "name it with --preprocess"),
@@ -236,6 +238,10 @@ def test_layers_stay_in_float_until_the_bound_holds(fused: Cli) -> None:
     easy = quick(fused, "--calib", "x.npz", "--min-sqnr", "10", "--max-drop", "100")
     assert "the bounds hold with every layer in int8" in easy.err
     assert sidecar()["proof"]["max_drop"] == 100
+
+
+def test_the_command_offers_every_recipe() -> None:
+    assert list(METHODS) == list(RECIPES)
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "kl", "mse", "equalize"])

@@ -41,9 +41,10 @@ def check_calibration(images: ImageSet, channels: int) -> list[str]:
 
 def check_channels(images: ImageSet, channels: int, network: str = "the network") -> None:
     """UserError where the images have other channels than ``network`` takes."""
-    if images.shape[0] != channels:
+    if (own := images.shape[0]) != channels:
+        count = "1 channel" if own == 1 else f"{own} channels"
         remedy = "" if images.preprocessing.ready else f" with --channels {channels}"
         raise UserError(
-            f"{images.path}: its images have {images.shape[0]} channels after preprocessing, and "
+            f"{images.path}: its images have {count} after preprocessing, and "
             f"{network} takes {channels}; preprocess them{remedy} as in training."
         )

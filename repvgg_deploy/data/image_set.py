@@ -19,6 +19,9 @@ from .label_file import read_labels
 from .preprocessing import PRESETS, READY, Preprocessing
 from .source import Labelled, Source
 
+#: Images that go through a network at once, where it takes any number.
+BATCH = 32
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:

@@ -28,6 +28,9 @@ from .histograms import ChannelHistograms, Histogram
 #: Values of the input that are run at a time: one image of 224 px, or 42 of 32 px.
 _VALUES_AT_ONCE = 2**17
 
+#: What errors call a model that came without its file.
+NAMELESS = Path("the ONNX model")
+
 Batches = Iterable[NDArray[np.float32]]
 _Kind = TypeVar("_Kind", Histogram, ChannelHistograms)
 _Item = TypeVar("_Item")
@@ -93,7 +96,7 @@ def _with_each(
     use: Callable[[Arrays], _Result],
 ) -> Iterator[_Result]:
     """What ``use`` makes of the tensors of each chunk of images, called on several threads."""
-    path = model if isinstance(model, Path) else Path("the ONNX model")
+    path = model if isinstance(model, Path) else NAMELESS
     graph = _exposed(read_proto(model) if isinstance(model, Path) else model, tensors, path)
     session = OrtSession(path, graph.SerializeToString(), for_threads=True)
     name, fixed = _image_input(session, path)

@@ -31,6 +31,12 @@ class QuantizedLayer:
     weight_scales: NDArray[np.float32]
     bias: NDArray[np.float32] | None
 
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weight that the integers stand for, in float32 as DequantizeLinear gives it."""
+        scales = self.weight_scales.reshape(-1, *[1] * (self.weight.ndim - 1))
+        weight: NDArray[np.float32] = self.weight.astype(np.float32) * scales
+        return weight
+
 
 @dataclass(frozen=True)
 class Layer:

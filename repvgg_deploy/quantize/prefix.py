@@ -46,9 +46,8 @@ def fake_quantized_model(model: ModelProto, layers: Sequence[QuantizedLayer]) ->
     for node in result.graph.node:
         if node.name in chosen:
             layer, place = chosen[node.name], known[node.name]
-            shape = (-1, *[1] * (layer.weight.ndim - 1))
-            values = layer.weight.astype(np.float32) * layer.weight_scales.reshape(shape)
-            values = np.ascontiguousarray(values.T if place.transposed else values)
+            weight = layer.dequantized()
+            values = np.ascontiguousarray(weight.T if place.transposed else weight)
             weights[place.weight].CopyFrom(numpy_helper.from_array(values, place.weight))
             key = f"{node.name}/fake"
             if layer.bias is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Outputs = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -19,20 +23,58 @@ class Likeness:
     top1_drop: float | None = None
 
 
-def likeness(
-    logits: NDArray[np.floating],
-    truth: NDArray[np.floating],
-    labels: NDArray[np.int64] | None = None,
-) -> Likeness:
-    """Of [N, classes] beside ``truth``; labels are [N]."""
-    error = float(((logits.astype(np.float64) - truth) ** 2).sum())
-    signal = float((truth.astype(np.float64) ** 2).sum())
-    answers, expected = logits.argmax(1), truth.argmax(1)
-    drop = None
-    if labels is not None:
-        right, expected_right = int((answers == labels).sum()), int((expected == labels).sum())
-        drop = 100 * (expected_right - right) / len(labels)
-    return Likeness(decibel(signal, error), float((answers == expected).mean()), drop)
+class LikenessTally:
+    """Likeness added up batch by batch, so that no outputs are kept.
+
+    The SQNR is over all outputs, each counting alike. A single output of [n, classes] is that of a
+    classifier; ``labels`` [N] are of the images in their order.
+    """
+
+    def __init__(self, labels: NDArray[np.int64] | None = None) -> None:
+        self.samples = 0
+        self._labels = labels
+        self._signal: dict[str, float] = {}
+        self._error: dict[str, float] = {}
+        self._classifies = False
+        self._agreeing = self._right = self._expected_right = 0
+
+    def add(self, found: Outputs, truth: Outputs) -> None:
+        """Count a batch: what one network gives, by name, and what it should have given."""
+        for name, values in truth.items():
+            exact = values.astype(np.float64)
+            signal, error = float((exact**2).sum()), float(((found[name] - exact) ** 2).sum())
+            self._signal[name] = self._signal.get(name, 0.0) + signal
+            self._error[name] = self._error.get(name, 0.0) + error
+        first = next(iter(truth))
+        self._classifies = len(truth) == 1 and truth[first].ndim == 2
+        if self._classifies:
+            self._add_answers(found[first].argmax(1), truth[first].argmax(1))
+        self.samples += len(truth[first])
+
+    def _add_answers(self, answers: NDArray[Any], expected: NDArray[Any]) -> None:
+        self._agreeing += int((answers == expected).sum())
+        if self._labels is not None:
+            labels = self._labels[self.samples : self.samples + len(answers)]
+            self._right += int((answers == labels).sum())
+            self._expected_right += int((expected == labels).sum())
+
+    def likeness(self) -> Likeness:
+        """Of all that was added, which is something."""
+        shares = [error / max(self._signal[name], 1e-300) for name, error in self._error.items()]
+        sqnr_db = decibel(len(shares), sum(shares))
+        if not self._classifies:
+            return Likeness(sqnr_db, None)
+        drop = None
+        if self._labels is not None:
+            drop = 100 * (self._expected_right - self._right) / self.samples
+        return Likeness(sqnr_db, self._agreeing / self.samples, drop)
+
+
+def likeness(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> Likeness:
+    """Of [N, classes] beside ``truth``."""
+    tally = LikenessTally()
+    tally.add({"logits": logits}, {"logits": truth})
+    return tally.likeness()
 
 
 def decibel(signal: float, error: float) -> float:

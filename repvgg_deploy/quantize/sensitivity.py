@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..runners.onnx_session import Arrays
 from .collect import activations
 from .prefix import fake_quantized_model
-from .quality import Likeness, decibel, likeness
+from .quality import Likeness, LikenessTally
 from .quantizer import Images, QuantizedNetwork
 
 Labels = NDArray[np.int64]
@@ -142,32 +142,20 @@ class _Meter:
         if not self._outputs:
             raise UserError("the model has no float32 output to measure the error of.")
         self._truth = list(self._run(frozenset(layer.name for layer in network.layers)))
-        first = self._truth[0]
-        self._classifies = [values.ndim for values in first.values()] == [2]
         if labels is None:
             return
         count = sum(len(chunk[self._outputs[0]]) for chunk in self._truth)
-        if not self._classifies:
+        if [values.ndim for values in self._truth[0].values()] != [2]:
             raise UserError("the model gives no class scores [images, classes]; labels need them.")
         if len(labels) != count:
             raise UserError(f"there are {len(labels)} labels for {count} images; give one each.")
 
     def measure(self, kept: frozenset[str]) -> Likeness:
         """With these layers in float."""
-        if self._classifies:
-            (name,) = self._outputs
-            logits = np.concatenate([chunk[name] for chunk in self._run(kept)])
-            truth = np.concatenate([chunk[name] for chunk in self._truth])
-            return likeness(logits, truth, self._labels)
-        signal = dict.fromkeys(self._outputs, 0.0)
-        error = dict.fromkeys(self._outputs, 0.0)
-        for chunk, true in zip(self._run(kept), self._truth, strict=True):
-            for name, values in true.items():
-                exact = values.astype(np.float64)
-                signal[name] += float((exact**2).sum())
-                error[name] += float(((chunk[name] - exact) ** 2).sum())
-        shares = [error[name] / max(signal[name], 1e-300) for name in self._outputs]
-        return Likeness(decibel(len(shares), sum(shares)), None)
+        tally = LikenessTally(self._labels)
+        for found, truth in zip(self._run(kept), self._truth, strict=True):
+            tally.add(found, truth)
+        return tally.likeness()
 
     def _run(self, kept: frozenset[str]) -> Iterator[Arrays]:
         quantized = [layer for layer in self._network.layers if layer.name not in kept]

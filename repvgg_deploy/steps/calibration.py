@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..artifacts import QuantizedArtifact
-from ..data.image_set import ImageSet, open_images
+from ..data.image_set import BATCH, ImageSet, open_images
 from ..data.preprocessing import Preprocessing
 from ..errors import UserError
-
-#: Images at a time.
-BATCH = 32
 
 
 @dataclass(frozen=True)

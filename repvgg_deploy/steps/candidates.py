@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..data.image_set import BATCH
 from ..engine.load import CheckedEngine
 from ..errors import UserError
 from ..reparam.graph.files import load_model
@@ -24,9 +25,6 @@ from ..sidecar import check_bytes, sidecar_path
 from ..workspace import ModelFolder
 from .verify import Subject, average_where_held, open_subject, source_checkpoint
 from .weights import BY_ITSELF, Reading
-
-#: Images that go through a network at once.
-BATCH = 32
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from ..data.image_set import ImageSet
+from ..data.image_set import BATCH, ImageSet
 from ..data.preprocessing import Preprocessing
 from ..data.recorded import recorded_preprocessing
 from ..engine.engine_file import is_engine
 from ..errors import UserError
 from ..evaluation.tally import Scores, Tally
 from ..runners.torch_network import no_tf32, pick_device
-from .candidates import BATCH, Candidate, Entry, load_candidate
+from .candidates import Candidate, Entry, load_candidate
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..data.spool import spooled
 from ..errors import CheckFailed
-from ..quantize.collect import Batches
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
 from ..quantize.sensitivity import (
@@ -19,7 +18,7 @@ from ..quantize.sensitivity import (
     measure_layers,
     speed_cost,
 )
-from .calibration import BATCH, Calibration
+from .calibration import Calibration
 from .quantize_options import QuantizeOptions
 
 
@@ -58,15 +57,11 @@ def reach_bounds(
     """
     labels = calibration.measured.labels if options.max_drop is not None else None
     with spooled(calibration.measured) as images:
-
-        def batches() -> Batches:
-            return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-
-        ranking = measure_layers(network, batches, progress)
+        ranking = measure_layers(network, images.batches, progress)
         at_least = 0
         while True:
             reached = _Bounds(options, at_least)
-            kept = keep_until(network, ranking, batches, reached, labels, progress)
+            kept = keep_until(network, ranking, images.batches, reached, labels, progress)
             if not kept.holds or len(kept.names) == len(network.layers):
                 raise CheckFailed(
                     f"{source}: the bounds hold only with every layer in float, so nothing was "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..artifacts import QuantizedArtifact
 from ..models.network import RepVGG
-from ..quantize.quality import Likeness, decibel
+from ..quantize.quality import Likeness, LikenessTally
 from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
@@ -32,17 +32,13 @@ def measure_quality(
     """
     session, runner = OrtSession(model), TorchRunner(weights, device)
     ((name, _, _),) = session.inputs
-    signal = error = 0.0
-    agreeing = samples = 0
+    tally = LikenessTally()
     for batch in batches:
         (logits,) = session.run({name: batch}).values()
         with exact_math():
             truth = run(runner, batch)
-        signal += float((truth**2).sum())
-        error += float(((logits.astype(np.float64) - truth) ** 2).sum())
-        agreeing += int((logits.argmax(1) == truth.argmax(1)).sum())
-        samples += len(batch)
-    return Likeness(decibel(signal, error), agreeing / max(samples, 1))
+        tally.add({"logits": logits}, {"logits": truth})
+    return tally.likeness()
 
 
 def prove_quality(artifact: QuantizedArtifact, measured: Likeness) -> tuple[bool, str]:

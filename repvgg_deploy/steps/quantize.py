@@ -6,22 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from ..artifacts import QuantizedArtifact
-from ..data.spool import spooled
+from ..data.spool import Spool, spooled
 from ..equivalence.compare import Comparison
 from ..errors import CheckFailed, UserError
 from ..files import folder_beside, new_folder
+from ..quantize.collect import NAMELESS
 from ..quantize.fake import int8_tensors, to_bytes
 from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
 from ..sidecar import store
 from ..workspace import ModelFolder
-from .calibration import BATCH, Calibration
+from .calibration import Calibration
 from .fallback import Fallback, reach_bounds
 from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization, prove_integers
@@ -64,7 +63,7 @@ def quantize_model(
     model = float_model(source, calibration)
     with spooled(calibration.fit) as images:
         network = _quantize(source, model, images, options, progress)
-        equalized = prove_equalization(source, model, network, images)
+        equalized = prove_equalization(source, model, network, images.stored)
     fallback = None
     if options.bounded:
         network, fallback = reach_bounds(
@@ -113,14 +112,14 @@ def _to_int8(network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelP
 def _quantize(
     source: Path,
     model: onnx.ModelProto,
-    images: NDArray[np.float32],
+    images: Spool,
     options: QuantizeOptions,
     progress: Callable[[str, float], None],
 ) -> QuantizedNetwork:
     try:
         network = quantize(
             model,
-            lambda: (images[i : i + BATCH] for i in range(0, len(images), BATCH)),
+            images.batches,
             RECIPES[options.method],
             float_type=options.float_type,
             stem=options.stem,
@@ -129,7 +128,8 @@ def _quantize(
             progress=progress,
         )
     except UserError as error:  # it knows the graph, not the file
-        raise type(error)(f"{source}: {error}") from error
+        told = str(error).removeprefix(f"{NAMELESS}: ")
+        raise type(error)(f"{source}: {told}") from error
     if not network.layers:
         raise UserError(f"{source}: holds no convolution that could be quantized.")
     return network

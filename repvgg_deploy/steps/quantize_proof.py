@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..data.image_set import BATCH
 from ..equivalence.compare import Comparison, compare, furthest
 from ..errors import CheckFailed, UserError
-from ..quantize.quality import Likeness, decibel, likeness
+from ..quantize.quality import Likeness, LikenessTally
 from ..quantize.quantizer import QuantizedNetwork
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
-from .calibration import BATCH, Calibration
+from .calibration import Calibration
 from .verify import verify_pair
 
 Images = NDArray[np.float32]
@@ -60,28 +61,11 @@ def measure(
     )
     ((name, _, shape),) = floats.inputs
     size, fixed = (shape[0], True) if isinstance(shape[0], int) else (BATCH, False)
-    pairs = [
-        (floats.run({name: batch}), integers.run({name: batch}))
-        for batch in calibration.measured.batches(size)
-        if len(batch) == size or not fixed
-    ]
-    outputs = list(pairs[0][0])
-    joined = [
-        [np.concatenate([pair[which][output] for pair in pairs]) for output in outputs]
-        for which in (0, 1)
-    ]
-    truth, found = joined
-    samples = len(truth[0])
-    if len(outputs) == 1 and truth[0].ndim == 2:
-        labels = calibration.measured.labels
-        known = None if labels is None else labels[:samples]
-        return likeness(found[0], truth[0], known), samples
-    signal = sum(float((values.astype(np.float64) ** 2).sum()) for values in truth)
-    error = sum(
-        float(((one.astype(np.float64) - other) ** 2).sum())
-        for one, other in zip(found, truth, strict=True)
-    )
-    return Likeness(decibel(signal, error), None), samples
+    tally = LikenessTally(calibration.measured.labels)
+    for batch in calibration.measured.batches(size):
+        if len(batch) == size or not fixed:
+            tally.add(integers.run({name: batch}), floats.run({name: batch}))
+    return tally.likeness(), tally.samples
 
 
 def prove_integers(source: Path, staged: Path) -> tuple[dict[str, int] | None, str]:
