@@ -482,7 +482,7 @@ def test_what_calibration_says(tmp_path: Path) -> None:
         check_calibration(opened(np.arange(40, dtype=np.uint8)[:, None, None].repeat(4, 1)), 1)
     with pytest.raises(UserError, match="all 40 images are the same"):
         check_calibration(opened(noise(1, 4, 4).repeat(40, 0)), 1)
-    with pytest.raises(UserError, match=r"have 1 channels .* takes 3; .* --channels 3"):
+    with pytest.raises(UserError, match=r"have 1 channel .* takes 3; .* --channels 3"):
         check_calibration(opened(noise(40, 4, 4)), 3)
 
 

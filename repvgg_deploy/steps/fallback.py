@@ -20,15 +20,18 @@ from ..quantize.sensitivity import (
 )
 from .calibration import Calibration
 from .quantize_options import QuantizeOptions
+from .quantize_proof import Measured
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """``ranking`` of all quantized layers, and what was ``kept`` in float of them."""
+    """``ranking`` of all quantized layers, and what was ``kept`` in float of them; ``reached`` is
+    what the network came to with them."""
 
     ranking: list[Sensitivity]
     kept: Kept
     float_type: str
+    reached: Measured
 
     @property
     def cost(self) -> str:
@@ -43,7 +46,7 @@ def reach_bounds(
     network: QuantizedNetwork,
     calibration: Calibration,
     options: QuantizeOptions,
-    measure: Callable[[QuantizedNetwork], Likeness],
+    measure: Callable[[QuantizedNetwork], Measured],
     progress: Callable[[str, float], None],
 ) -> tuple[QuantizedNetwork, Fallback]:
     """The network with as few layers in float as let the bounds hold on the measured images.
@@ -60,8 +63,8 @@ def reach_bounds(
         ranking = measure_layers(network, images.batches, progress)
         at_least = 0
         while True:
-            reached = _Bounds(options, at_least)
-            kept = keep_until(network, ranking, images.batches, reached, labels, progress)
+            bounds = _Bounds(options, at_least)
+            kept = keep_until(network, ranking, images.batches, bounds, labels, progress)
             if not kept.holds or len(kept.names) == len(network.layers):
                 raise CheckFailed(
                     f"{source}: the bounds hold only with every layer in float, so nothing was "
@@ -69,8 +72,9 @@ def reach_bounds(
                 )
             layers = [layer for layer in network.layers if layer.name not in kept.names]
             reduced = replace(network, layers=layers)
-            if options.hold(measure(reduced)):
-                return reduced, Fallback(ranking, kept, options.float_type)
+            measured = measure(reduced)
+            if options.hold(measured.quality):
+                return reduced, Fallback(ranking, kept, options.float_type, measured)
             at_least = len(kept.names) + 1
 
 

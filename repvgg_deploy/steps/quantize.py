@@ -71,12 +71,13 @@ def quantize_model(
             network,
             calibration,
             options,
-            lambda reduced: measure(model, _to_int8(reduced, options), calibration)[0],
+            lambda reduced: measure(model, _to_int8(reduced, options), calibration),
             progress,
         )
     progress("measuring", 0.0)
     quantized = _to_int8(network, options)
-    quality, samples = measure(model, quantized, calibration)
+    measured = fallback.reached if fallback else measure(model, quantized, calibration)
+    quality = measured.quality
     if not options.bounded and not quality.sqnr_db >= LEAST_SQNR_DB:
         raise CheckFailed(
             f"{source}: in int8 its outputs have an SQNR of {quality.sqnr_db:.1f} dB, less than "
@@ -86,7 +87,7 @@ def quantize_model(
     content = to_bytes(int8_tensors(network.model, network.layers))
     with new_folder(path.parent), folder_beside(path) as aside:
         staged = ModelFolder(aside)
-        outcome = Outcome(network, quantized, quality, samples, fallback)
+        outcome = Outcome(network, quantized, quality, measured.samples, fallback)
         described = describe(source, path, outcome, calibration, options, content)
         built = store(
             staged.onnx("int8"),

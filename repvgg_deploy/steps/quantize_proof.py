@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,18 @@ def prove_equalization(
     return compared
 
 
+@dataclass(frozen=True)
+class Measured:
+    """On ``samples`` images; a whole number of batches of a model that has a fixed one."""
+
+    quality: Likeness
+    samples: int
+
+
 def measure(
     model: onnx.ModelProto, quantized: onnx.ModelProto, calibration: Calibration
-) -> tuple[Likeness, int]:
-    """The int8 model as ONNX Runtime runs it unoptimised, beside the float one; and on how many
-    images, a whole number of batches of a model that has a fixed one."""
+) -> Measured:
+    """The int8 model as ONNX Runtime runs it unoptimised, beside the float one."""
     floats, integers = (
         OrtSession(Path("the model"), m.SerializeToString()) for m in (model, quantized)
     )
@@ -65,7 +73,7 @@ def measure(
     for batch in calibration.measured.batches(size):
         if len(batch) == size or not fixed:
             tally.add(integers.run({name: batch}), floats.run({name: batch}))
-    return tally.likeness(), tally.samples
+    return Measured(tally.likeness(), tally.samples)
 
 
 def prove_integers(source: Path, staged: Path) -> tuple[dict[str, int] | None, str]:
