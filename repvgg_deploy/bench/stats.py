@@ -37,6 +37,15 @@ class Ratio:
     high: float | None
 
 
+@dataclass(frozen=True)
+class Drift:
+    """The median of the first half of the samples over that of the second (above 1: it got
+    faster); ``steady`` is False where that differs from 1 by more than the spread explains."""
+
+    ratio: Ratio
+    steady: bool
+
+
 def summarize(seconds: list[float]) -> Summary:
     """Median and percentiles (linear interpolation between order statistics)."""
     times, n = np.asarray(seconds), len(seconds)
