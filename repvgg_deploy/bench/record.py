@@ -69,14 +69,15 @@ class Contest:
 
     ``baseline`` is the label of the one that the others are held against. ``doubts`` say why the
     times are not to be trusted: drift, an outside load, results that differ; empty where there is
-    nothing to say.
+    nothing to say. ``seed`` drew the orders; it and ``warm_up_rounds`` are None where a file of
+    schema 1 did not say.
     """
 
     runtime: str
     batch: int
     baseline: str
-    seed: int
-    warm_up_rounds: int
+    seed: int | None
+    warm_up_rounds: int | None
     measured: list[Measured]
     failures: list[Failure] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -140,7 +141,7 @@ class BenchRecord:
     """A whole run. ``scenario`` is latency, throughput or server.
 
     ``settings`` are the options it ran with; ``ceilings`` this device's measured ones. ``notes``
-    say what could not be measured here and why.
+    say what could not be measured here and why. No number of a record is negative.
     """
 
     command: str
