@@ -15,7 +15,7 @@ _BEYOND = 0.025
 #: Tukey's fences are this many interquartile ranges from the quartiles (Tukey, 1977).
 _FENCE = 1.5
 #: The fewest samples of each from which a ratio gets an interval: fewer hide their own spread.
-INTERVAL_SAMPLES = 8
+INTERVAL_SAMPLES = 6
 RESAMPLES = 2000
 #: A median that moved by no more than this share within a run is no matter.
 LARGEST_DRIFT = 0.03
@@ -144,11 +144,12 @@ def differs(ratio: Ratio) -> bool:
 def _resampled_medians(series: Times, rng: np.random.Generator) -> Times:
     """Medians of resampled series, [S, N] -> [S, RESAMPLES]; all series are drawn alike.
 
-    Circular block bootstrap (Politis and Romano, 1992), blocks of the cube root of N samples:
-    neighbours in time are alike, and drawing them one by one would make the interval too narrow.
+    Circular block bootstrap (Politis and Romano, 1992): neighbours in time are alike, and drawn one
+    by one they make the interval too narrow. Blocks grow with the cube root of N, to 2 at 27 and 5
+    at 1,000: longer ones leave too few of them. docs/benchmarking.md has what was simulated.
     """
     n = series.shape[1]
-    length = max(1, round(n ** (1 / 3)))
+    length = max(1, round((n / 8) ** (1 / 3)))
     blocks = -(-n // length)
     medians = np.empty((len(series), RESAMPLES))
     rows = max(1, 1_000_000 // n)
