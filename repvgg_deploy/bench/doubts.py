@@ -8,7 +8,10 @@ from .stats import INTERVAL_SAMPLES, Ratio, against_itself, differs, drift
 
 def doubts(timing: Timing) -> list[str]:
     """Sentences that mark the measurement as unreliable; empty where nothing does."""
-    found = [f"{label} never got steady in the warm-up" for label in timing.unsteady]
+    found = [
+        f"{label} was not seen to get steady in {timing.warm_up_rounds} rounds of warm-up"
+        for label in timing.unsteady
+    ]
     if timing.interrupted:
         found.append("the measurement was interrupted")
     for label, seconds in timing.seconds.items():

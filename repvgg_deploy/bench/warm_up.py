@@ -10,18 +10,19 @@ import numpy as np
 ALIKE = 0.05
 #: Seconds that clocks do not tell apart: steps of microseconds differ by that and mean nothing.
 TICK = 1e-7
-#: The fewest rounds of a block.
-BLOCK_ROUNDS = 3
+#: A block is of this many rounds at least, or lasts this many seconds.
+BLOCK_ROUNDS, BLOCK_SECONDS = 3, 1.0
 
 
 class WarmUp:
     """Compares blocks of rounds, step by step.
 
-    A block is at least BLOCK_ROUNDS rounds and ``shortest`` seconds: rounds of microseconds say
-    nothing about clocks that take milliseconds to rise. A step is steady when
-    the medians of its last two blocks differ by no more than ALIKE, or than the interquartile range
-    of the later block, which on a noisy machine is more. (The earlier block's would hold the fall
-    from cold to warm.) Each step is held against itself, so that a slow one does not hide a fast.
+    A block is BLOCK_ROUNDS rounds, or fewer that last BLOCK_SECONDS, and never shorter than
+    ``shortest`` seconds: rounds of microseconds say nothing about clocks that take milliseconds to
+    rise. A step is steady once the medians of two blocks in a row differ by no more than ALIKE, or
+    than the interquartile range of the later block, which on a noisy machine is more. (The earlier
+    block's would hold the fall from cold to warm.) Each step is held against itself, so that a slow
+    one does not hide a fast one, and stays steady: whether it moves later is for the drift check.
     """
 
     def __init__(self, labels: list[str], shortest: float, start: float) -> None:
@@ -37,7 +38,9 @@ class WarmUp:
         for label, time in seconds.items():
             self._block[label].append(time)
         self._rounds += 1
-        if self._rounds >= BLOCK_ROUNDS and now - self._begin >= self._shortest:
+        lasted = now - self._begin
+        enough = self._rounds >= BLOCK_ROUNDS or lasted >= BLOCK_SECONDS
+        if enough and lasted >= self._shortest:
             self._close({label: self._block[label] for label in seconds})
             self._begin = now
 
@@ -45,12 +48,13 @@ class WarmUp:
         quartiles = {
             label: np.percentile(times, (25, 50, 75)).tolist() for label, times in block.items()
         }
-        self.unsteady = [
+        moved = {
             label
             for label, (q25, median, q75) in quartiles.items()
             if label not in self._before
             or abs(median - self._before[label]) > max(ALIKE * median, q75 - q25, TICK)
-        ]
+        }
+        self.unsteady = [label for label in self.unsteady if label in moved]
         self._before = {label: median for label, (_, median, _) in quartiles.items()}
         self._block = {label: [] for label in block}
         self._rounds = 0
