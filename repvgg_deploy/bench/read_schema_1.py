@@ -67,7 +67,7 @@ def from_schema_1(data: dict[str, Any]) -> BenchRecord:
 
 def _contest(old: _Contest) -> Contest:
     seconds = {label: [float(time) for time in times] for label, times in old["seconds"].items()}
-    if not all(times and min(times) > 0 for times in seconds.values()):
+    if not seconds or not all(times and min(times) > 0 for times in seconds.values()):
         raise ValueError(f"{old['runtime']}: a network has no samples, or one that took no time")
     baseline = next(iter(seconds))
     return Contest(
