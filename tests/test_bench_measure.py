@@ -109,6 +109,7 @@ def test_a_step_that_keeps_moving_is_named() -> None:
     steps = {"a": clock.steady("a", 1.0), "b": clock.step("b", growing)}
     timing = measure(steps, duration=300.0, clock=clock)
     assert timing.unsteady == ["b"]
+    assert timing.warm_up_rounds == 16  # n + 5 (1.2^n - 1) seconds: 87 after 15, 103 after 16
     found = doubts(timing)
     assert found[0].startswith("b was not seen to get steady in ")
     assert not any(doubt.startswith("a ") for doubt in found)
