@@ -29,8 +29,8 @@ def check_limit(comparison: Comparison, limit: float) -> None:
         worst = max(slower, key=lambda one: one.ratio.value)
         raise CheckFailed(
             f"slower by more than {100 * limit:g}%: {len(slower)} of {len(comparison.changes)}, "
-            f"worst {worst.label} on {worst.runtime}, batch {worst.batch}: {worst.ratio.value:.3f} times "
-            "the old median."
+            f"worst {worst.label} on {worst.runtime}, batch {worst.batch}: "
+            f"{worst.ratio.value:.3f} times the old median."
         )
     if unjudged := comparison.unjudged():
         first = unjudged[0]
