@@ -43,6 +43,7 @@ gpu-test: $(VENV)/installed
 # Files made by code: the CLI reference and the figure.
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_bench_schema.py
 	$(BIN)/python docs/make_figure.py
 
 clean:

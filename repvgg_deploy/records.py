@@ -198,9 +198,9 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[str | int, object, Any]]:
     elif is_typeddict(kind):
         kinds = get_type_hints(kind)
         yield from ((name, value.get(name), kinds.get(name, Any)) for name in {**kinds, **value})
-    elif isinstance(value, list | dict):
+    elif isinstance(value, list | tuple | dict):
         inner = get_args(kind)[-1] if get_args(kind) else Any
-        named = enumerate(value) if isinstance(value, list) else value.items()
+        named = value.items() if isinstance(value, dict) else enumerate(value)
         for name, part in named:
-            if inner is not Any or isinstance(part, list | dict):
+            if inner is not Any or isinstance(part, list | tuple | dict):
                 yield name, part, inner

@@ -1,115 +1,13 @@
-"""The benchmark's method on scripted times, and the step on a real tiny network."""
+"""bench on a real tiny network."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from repvgg_deploy.bench.measure import measure
-from repvgg_deploy.bench.stats import speedup, summarize
-
 from .conftest import Cli
-
-
-class FakeClock:
-    """Time that only scripted steps move."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.log: list[str] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def step(self, label: str, seconds: float) -> Callable[[], None]:
-        def run() -> None:
-            self.log.append(label)
-            self.now += seconds
-
-        return run
-
-
-def test_steps_are_interleaved_and_timed() -> None:
-    clock = FakeClock()
-    steps = {label: clock.step(label, s) for label, s in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
-    shares: list[float] = []
-    times = measure(steps, duration=18.0, clock=clock, progress=shares.append)
-    assert "".join(clock.log) == "abcabccba"  # warm-up, then to and fro, 18 seconds in all
-    assert times == {"a": [1.0, 1.0], "b": [2.0, 2.0], "c": [3.0, 3.0]}
-    assert shares[-1] == 1.0
-    assert shares == sorted(shares)
-
-
-def test_slow_steps_run_once_each_however_short_the_duration() -> None:
-    clock = FakeClock()
-    times = measure({"a": clock.step("a", 60.0), "b": clock.step("b", 90.0)}, 1.0, clock=clock)
-    assert times == {"a": [60.0], "b": [90.0]}
-    assert clock.log == ["a", "b", "a", "b"]
-
-
-def test_warm_up_lasts_until_two_rounds_agree() -> None:
-    clock = FakeClock()
-    durations = iter([8.0, 4.0, 2.0, 2.1, *[2.0] * 20])
-
-    def cooling_down() -> None:
-        clock.now += next(durations)
-
-    times = measure({"a": cooling_down}, duration=56.0, clock=clock)
-    assert times["a"] == pytest.approx([2.0] * 20)  # none of 8, 4, 2, 2.1
-
-
-def test_all_networks_have_the_same_number_of_samples() -> None:
-    clock = FakeClock()
-    times = measure({"a": clock.step("a", 1.0), "b": clock.step("b", 5.0)}, 31.0, clock=clock)
-    assert len(times["a"]) == len(times["b"]) == 4
-
-
-def test_a_step_that_fails_is_not_swallowed() -> None:
-    def fail() -> None:
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        measure({"a": fail}, 1.0)
-
-
-def test_summary_by_hand() -> None:
-    summary = summarize([float(i) for i in range(1, 101)])  # 1..100
-    assert (summary.samples, summary.minimum, summary.maximum) == (100, 1.0, 100.0)
-    assert summary.median == 50.5
-    assert summary.p90 == pytest.approx(90.1)  # position 0.9 * 99 = 89.1 counted from 0
-    assert summary.p99 == pytest.approx(99.01)
-
-
-@pytest.mark.parametrize(("count", "p90", "p99"), [(9, False, False), (99, True, False)])
-def test_percentiles_need_samples(count: int, p90: bool, p99: bool) -> None:
-    summary = summarize([1.0] * count)
-    assert (summary.p90 is not None) == p90
-    assert (summary.p99 is not None) == p99
-
-
-def test_speedup_of_constant_times_is_exact() -> None:
-    ratio = speedup([3.0] * 6, [2.0] * 7)
-    assert (ratio.value, ratio.low, ratio.high) == (1.5, 1.5, 1.5)
-
-
-def test_few_samples_give_no_interval() -> None:
-    ratio = speedup([3.0] * 5, [2.0] * 7)
-    assert (ratio.value, ratio.low, ratio.high) == (1.5, None, None)
-
-
-def test_the_interval_covers_the_true_ratio() -> None:
-    """Two samples of one distribution: 95 % intervals hold 1 in at least 88 of 100 repetitions."""
-    rng = np.random.default_rng(7)
-    covered = 0
-    for repetition in range(100):
-        a, b = rng.lognormal(0, 0.2, (2, 60))
-        ratio = speedup(list(a), list(b), resamples=400, seed=repetition)
-        covered += ratio.low <= 1 <= ratio.high
-    assert covered >= 88
 
 
 def test_bench_measures_all_three_networks(cli: Cli, checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .bench_compare import check_options, compare_options, run_compare
 from .console import made, print_json, say, spinner, uninterrupted
 
 
@@ -40,7 +41,10 @@ from .console import made, print_json, say, spinner, uninterrupted
 @options.model
 @options.engines
 @options.as_json
+@compare_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     batches: list[int],
     duration: float,
     threads: int | None,
@@ -49,6 +53,8 @@ def command(
     model: str | None,
     engines: Path,
     as_json: bool,
+    compare: tuple[Path, Path] | None,
+    fail_if_slower: float | None,
 ) -> None:
     """Measure fused against unfused.
 
@@ -57,6 +63,10 @@ def command(
     Image size: --size, else that of the exported ONNX model, else as export chooses it. Engines are
     measured where they can run, at their own size and precision.
     """
+    check_options(ctx, compare, fail_if_slower)
+    if compare is not None:
+        run_compare(*compare, fail_if_slower, as_json)
+        return
     with spinner("loading") as elapsed:
         with uninterrupted():
             from ..report.bench import bench_text

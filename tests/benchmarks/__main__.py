@@ -134,11 +134,21 @@ def export_a0(folder: Path) -> tuple[dict[str, list[Cost]], list[Target]]:
     return costs, [Target("export A0 / imports, time", ours.seconds / base.seconds, 3)]
 
 
+def empty_step(folder: Path) -> tuple[dict[str, list[Cost]], list[Target]]:
+    command = [sys.executable, "-m", "tests.benchmarks.empty_step"]
+    found = json.loads(subprocess.check_output(command, cwd=ROOT))
+    print(f"\nbench of a step that does nothing, microseconds a call: {found}")
+    return {}, [
+        Target("bench: an empty step, microseconds as measured", found["median"], 2),
+        Target("bench: the loop round an empty step, microseconds", found["loop"], None),
+    ]
+
+
 def main() -> None:
     costs: dict[str, list[Cost]] = {}
     targets: list[Target] = []
     with tempfile.TemporaryDirectory() as name:
-        for part in (startup, fuse_b3, fuse_graphs, export_a0):
+        for part in (startup, fuse_b3, fuse_graphs, export_a0, empty_step):
             more_costs, more_targets = part(Path(name))
             costs |= more_costs
             targets += more_targets
@@ -146,7 +156,7 @@ def main() -> None:
     for target in targets:
         limit = "" if target.limit is None else f"  (limit {target.limit:g})"
         mark = "" if target.limit is None or target.value <= target.limit else "  OVER"
-        print(f"{target.what:44} {target.value:6.2f}{limit}{mark}")
+        print(f"{target.what:50} {target.value:6.2f}{limit}{mark}")
     from repvgg_deploy.bench.environment import environment  # heavy, so only now
 
     record = {
