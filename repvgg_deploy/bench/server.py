@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError
 from .record import Served
-from .stats import P99_SAMPLES, summarize
+from .stats import summarize
 
 #: Answers that many waiting requests, complete when it returns.
 Answer = Callable[[int], None]
@@ -152,20 +152,27 @@ def serve(
     fill. The same seed gives the same pattern of arrivals at every rate, only faster or slower.
     """
     gaps = np.random.default_rng(seed).exponential(1.0, requests)
-    offsets = np.cumsum(gaps) / rate
-    arrivals: list[float] = (clock() + offsets).tolist()
+    arrivals: list[float] = (clock() + np.cumsum(gaps) / rate).tolist()
+    latencies, batches = work_off(answer, arrivals, batch, clock, wait_until)
+    return Probe(rate, seed, batch, latencies, batches)
+
+
+def work_off(
+    answer: Answer, arrivals: list[float], batch: int, clock: Clock, wait_until: WaitUntil
+) -> tuple[list[float], list[int]]:
+    """The latency of each arrival (times of ``clock``, in order), and the size of each batch."""
     latencies: list[float] = []
     batches: list[int] = []
-    while (first := len(latencies)) < requests:
+    while (first := len(latencies)) < len(arrivals):
         wait_until(arrivals[first])
         now, end = clock(), first + 1
-        while end < min(first + batch, requests) and arrivals[end] <= now:
+        while end < min(first + batch, len(arrivals)) and arrivals[end] <= now:
             end += 1
         answer(end - first)
         done = clock()
         latencies += [done - arrival for arrival in arrivals[first:end]]
         batches.append(end - first)
-    return Probe(rate, seed, batch, latencies, batches)
+    return latencies, batches
 
 
 def largest_rate(
@@ -181,14 +188,14 @@ def largest_rate(
 ) -> Search:
     """Search the largest rate whose p99 is at most ``bound`` seconds, by bisection.
 
-    All probes have the same pattern of arrivals, so that they differ in the rate alone. ``progress``
-    is told each probe as it ends. Ctrl-C keeps the probes that ended.
+    All probes have the same pattern of arrivals, so that they differ in the rate alone.
+    ``progress`` is told each probe as it ends. Ctrl-C keeps the probes that ended.
 
     Raises:
         UserError: too few requests for a p99.
     """
-    if requests < P99_SAMPLES:
-        raise UserError(f"{requests} requests: a p99 needs at least {P99_SAMPLES}; ask for more.")
+    if summarize([bound] * requests).p99 is None:
+        raise UserError(f"{requests} requests are too few for a p99; ask for 1000 or more.")
     service = service_seconds(answer, 1, clock)
     capacity = batch / (service_seconds(answer, batch, clock) if batch > 1 else service)
     ceiling = capacity * highest_load(requests)
