@@ -1,9 +1,30 @@
-"""Clocks, power, heat and other load while something is measured."""
+"""Clocks, power, heat and other load while something is measured.
+
+CPU figures are Linux's own accounts (cores.py), GPU figures NVML's (nvml.py).
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
+
+import numpy as np
+
+from .cores import ROOT, CpuTime, cpu_clock, cpu_time, quota_waits
+from .nvml import GpuSample, NvmlGpu, nvml_gpu
+
+#: A clock that moves by more than this share between its 10th and 90th percentile is not steady.
+STEADY_CLOCK = 0.05
+#: Shares of the machine's cores that others, and the hypervisor, may take without a doubt.
+FOREIGN_SHARE, STEAL_SHARE = 0.05, 0.01
+#: CPU time is told in ticks of 10 ms: shorter spans are not judged by it.
+JUDGED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +41,7 @@ class GpuConditions:
     """Of torch's device 0. Clocks in MHz, ``power`` in W, ``temperature`` in degrees Celsius;
     ``throttled`` names the reasons seen, empty where there were none. None: not told here."""
 
-    name: str
+    name: str | None
     sm_clock: Spread | None
     memory_clock: Spread | None
     power: Spread | None
@@ -49,15 +70,40 @@ class Conditions:
     doubts: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One moment."""
+
+    cpu_clock: float | None
+    load_average: float | None
+    gpu: GpuSample | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counters that only grow; ``own`` is the CPU time of this process and its children."""
+
+    wall: float
+    own: float
+    machine: CpuTime | None
+    quota_waits: float | None
+
+
 class Sampler:
     """Samples in a background thread from ``with`` to its end; ``conditions`` are ready then."""
 
     conditions: Conditions
 
-    def __init__(self, interval: float = 0.25) -> None:
-        self._interval = interval
+    def __init__(self, interval: float = 0.25, root: Path = ROOT) -> None:
+        self._interval, self._root = interval, root
+        self._samples: list[Sample] = []
+        self._stop, self._stack = threading.Event(), ExitStack()
 
     def __enter__(self) -> Sampler:
+        self._gpu = self._stack.enter_context(nvml_gpu())
+        self._begin = _totals(self._root)
+        self._thread = threading.Thread(target=self._run, name="conditions", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -66,4 +112,111 @@ class Sampler:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        raise NotImplementedError
+        self._stop.set()
+        self._thread.join()
+        end = _totals(self._root)
+        self._samples = self._samples or [_sample(self._gpu, self._root)]  # a short span
+        name = None if self._gpu is None else self._gpu.name
+        self._stack.close()
+        self.conditions = summarised(self._begin, end, self._samples, name)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._samples.append(_sample(self._gpu, self._root))
+
+
+def _sample(gpu: NvmlGpu | None, root: Path) -> Sample:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return Sample(cpu_clock(root), load, None if gpu is None else gpu.sample())
+
+
+def _totals(root: Path) -> Totals:
+    own = os.times()
+    return Totals(time.perf_counter(), sum(own[:4]), cpu_time(root), quota_waits(root))
+
+
+def summarised(
+    begin: Totals, end: Totals, samples: list[Sample], gpu_name: str | None
+) -> Conditions:
+    """The span from ``begin`` to ``end``, with what of it puts timings in doubt."""
+    seconds = end.wall - begin.wall
+    foreign = steal = None
+    if begin.machine is not None and end.machine is not None:
+        busy, total = end.machine.busy - begin.machine.busy, end.machine.total - begin.machine.total
+        foreign = max(0.0, busy - (end.own - begin.own)) / seconds
+        steal = (end.machine.steal - begin.machine.steal) / total if total else 0.0
+    waits = None
+    if begin.quota_waits is not None and end.quota_waits is not None:
+        waits = end.quota_waits - begin.quota_waits
+    cpu_clocks = [sample.cpu_clock for sample in samples]
+    of_gpu = [sample.gpu for sample in samples if sample.gpu is not None]
+    gpu = _of_gpu(gpu_name, of_gpu)
+    judged = seconds >= JUDGED_SECONDS
+    return Conditions(
+        seconds=seconds,
+        samples=len(samples),
+        cpu_clock=_spread(cpu_clocks),
+        load_average=_spread([sample.load_average for sample in samples]),
+        foreign_load=foreign,
+        steal=steal,
+        quota_waits=waits,
+        gpu=gpu,
+        doubts=[
+            *_of_throttling(gpu),
+            *_of_clock("the GPU's clock", [s.sm_clock for s in of_gpu if not s.idle]),
+            *_of_clock("the CPU's clock", cpu_clocks),
+            *(_of_load(foreign, steal) if judged else []),
+            *_of_quota(waits),
+        ],
+    )
+
+
+def _of_gpu(name: str | None, samples: list[GpuSample]) -> GpuConditions | None:
+    if not samples:
+        return None
+    told = [sample.throttled for sample in samples if sample.throttled is not None]
+    return GpuConditions(
+        name=name,
+        sm_clock=_spread([sample.sm_clock for sample in samples]),
+        memory_clock=_spread([sample.memory_clock for sample in samples]),
+        power=_spread([sample.power for sample in samples]),
+        temperature=_spread([sample.temperature for sample in samples]),
+        throttled=sorted({reason for reasons in told for reason in reasons}) if told else None,
+    )
+
+
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    told = [value for value in values if value is not None]
+    return Spread(min(told), float(np.median(told)), max(told)) if told else None
+
+
+def _of_throttling(gpu: GpuConditions | None) -> list[str]:
+    if gpu is None or not gpu.throttled:
+        return []
+    return [f"the GPU was throttled: {', '.join(gpu.throttled)}"]
+
+
+def _of_clock(what: str, megahertz: Sequence[float | None]) -> list[str]:
+    told = [value for value in megahertz if value is not None]
+    if not told:
+        return []
+    low, high = np.percentile(told, (10, 90))
+    if high <= low * (1 + STEADY_CLOCK):
+        return []
+    return [f"{what} was not steady: {low:.0f} to {high:.0f} MHz"]
+
+
+def _of_load(foreign: float | None, steal: float | None) -> list[str]:
+    cores = os.cpu_count() or 1
+    doubts = []
+    if foreign is not None and foreign > FOREIGN_SHARE * cores:
+        doubts.append(f"other processes kept {foreign:.2f} of {cores} cores busy")
+    if steal is not None and steal > STEAL_SHARE:
+        doubts.append(f"the hypervisor took {steal:.1%} of the CPU time (steal)")
+    return doubts
+
+
+def _of_quota(waits: float | None) -> list[str]:
+    if not waits:
+        return []
+    return [f"the container's CPU quota stopped threads for {waits:.2g} s; use fewer --threads"]
