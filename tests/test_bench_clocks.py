@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from repvgg_deploy.bench import nvml as nvml_module
-from repvgg_deploy.bench.clocks import Conditions, Sample, Sampler, Totals, summarised
+from repvgg_deploy.bench.clocks import Sampler
+from repvgg_deploy.bench.conditions import Conditions, Sample, Totals, summarised
 from repvgg_deploy.bench.cores import CpuTime
 from repvgg_deploy.bench.environment import environment
 from repvgg_deploy.bench.nvml import GpuSample, nvml_gpu

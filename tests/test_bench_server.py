@@ -8,18 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from repvgg_deploy.bench.server import (
-    RESOLUTION,
-    Answer,
-    Probe,
-    Search,
-    by_size,
-    highest_load,
-    largest_rate,
-    serve,
-    wait_until,
-    work_off,
-)
+from repvgg_deploy.bench.largest_rate import RESOLUTION, Search, highest_load, largest_rate
+from repvgg_deploy.bench.server import Answer, Probe, by_size, serve, wait_until, work_off
 from repvgg_deploy.errors import UserError
 
 
