@@ -210,11 +210,12 @@ def test_a_kernel_that_keeps_no_mark(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_device_s_peak_is_what_torch_s_allocator_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for torch.cuda: 100 bytes before, 700 at most, 300 at the end."""
     reset: list[str] = []
+    monkeypatch.setattr("torch.cuda.init", lambda: reset.append("init"))
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: reset.append("reset"))
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 100)
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 700)
     with PeakMemory("torch") as peak:
-        assert reset == ["reset"]
+        assert reset == ["init", "reset"]
     assert peak.memory.device == 600
 
 

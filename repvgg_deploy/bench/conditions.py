@@ -90,10 +90,12 @@ def summarised(
     if begin.machine is not None and end.machine is not None:
         busy, total = end.machine.busy - begin.machine.busy, end.machine.total - begin.machine.total
         foreign = max(0.0, busy - (end.own - begin.own)) / seconds
-        steal = (end.machine.steal - begin.machine.steal) / total if total else 0.0
+        stolen = end.machine.steal - begin.machine.steal
+        # Where a virtual machine moves to another host, counters may step back.
+        steal = max(0.0, stolen / total) if total > 0 else 0.0
     waits = None
     if begin.quota_waits is not None and end.quota_waits is not None:
-        waits = end.quota_waits - begin.quota_waits
+        waits = max(0.0, end.quota_waits - begin.quota_waits)
     cpu_clocks = [sample.cpu_clock for sample in samples]
     of_gpu = [sample.gpu for sample in samples if sample.gpu is not None]
     gpu = _of_gpu(gpu_name, of_gpu)

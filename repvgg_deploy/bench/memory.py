@@ -46,6 +46,8 @@ class PeakMemory:
         self._marked = _reset_mark()
         self._host = _resident("VmRSS")
         if self._device == "torch":
+            # Until then the allocator keeps no accounts that could be reset.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
         self._on_device = _device_bytes(self._device)
         return self
