@@ -205,6 +205,7 @@ int cuDeviceGet(int *d, int i) { *d = i; return %d; }
 int cuDeviceGetName(char *n, int len, int d) { strncpy(n, "NVIDIA L4", len); return 0; }
 int cuDeviceTotalMem_v2(size_t *b, int d) { *b = 24000000000; return 0; }
 int cuDriverGetVersion(int *v) { *v = 13010; return 0; }
+int cuDeviceGetPCIBusId(char *p, int len, int d) { strncpy(p, "0000:65:00.0", len); return 0; }
 int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : 9; return 0; }
 """
 
@@ -214,9 +215,14 @@ int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : 9; return 0;
 @pytest.mark.parametrize(
     ("init", "device", "found"),
     [
-        (0, 0, "Gpu(name='NVIDIA L4', capability='sm89', memory=24000000000, cuda='13.1')"),
-        (100, 0, "None"),
-        (0, 100, "None"),
+        (
+            0,
+            0,
+            "Gpu(name='NVIDIA L4', capability='sm89', memory=24000000000, cuda='13.1') "
+            "0000:65:00.0",
+        ),
+        (100, 0, "None None"),
+        (0, 100, "None None"),
     ],
 )
 def test_the_driver_is_asked_for_the_gpu(
@@ -225,7 +231,7 @@ def test_the_driver_is_asked_for_the_gpu(
     source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
     source.write_text(STUB % (init, device))
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    code = "from repvgg_deploy.engine.gpu import this_gpu; print(this_gpu())"
+    code = "from repvgg_deploy.engine import gpu; print(gpu.this_gpu(), gpu.pci_bus_id())"
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},

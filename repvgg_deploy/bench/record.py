@@ -95,7 +95,12 @@ class Contest:
 
 @dataclass(frozen=True)
 class Served:
-    """A subject under requests of one image that come at random (Poisson) at ``rate`` a second."""
+    """A subject under requests of one image that come at random (Poisson) at ``rate`` a second.
+
+    One probe of bench/server.py, kept whether it ``holds`` the ``bound`` (seconds; p99) or not.
+    ``p50`` and ``p99`` are of the seconds from arrival to answer, ``p99`` None where there are too
+    few requests. ``batch`` is the most that were answered at a time, ``mean_batch`` the average.
+    """
 
     runtime: str
     label: str
@@ -104,6 +109,10 @@ class Served:
     p50: float
     p99: float | None
     holds: bool
+    bound: float | None = None
+    seed: int = 0
+    batch: int = 1
+    mean_batch: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,17 @@ def this_gpu() -> Gpu | None:
     )
 
 
+def pci_bus_id() -> str | None:
+    """Where ``this_gpu`` sits, like ``0000:65:00.0``: so NVML finds it, which counts otherwise."""
+    cuda = driver()
+    device, place = ctypes.c_int(), ctypes.create_string_buffer(32)
+    if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    if cuda.cuDeviceGetPCIBusId(place, len(place), device):
+        return None
+    return place.value.decode()
+
+
 def this_platform() -> str:
     """System and processor, like ``linux-x86_64``: an engine does not load on another."""
     return f"{sys.platform}-{platform.machine().lower()}"
