@@ -22,9 +22,7 @@ def reference_onnx(
     output [batch, num_classes], both in ``precision``; ``batch`` None: dynamic."""
     network, writer = reference(name, num_classes), Writer(precision)
     x = writer.op("Relu", "conv1", writer.conv("conv1", network.conv1, INPUT))
-    x = writer.op(
-        "MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
-    )
+    x = writer.op("MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for block_name, block in network.blocks:
         x = _block(writer, block_name, block, x)
     writer.head("fc", network.fc, x)

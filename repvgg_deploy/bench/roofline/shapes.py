@@ -136,6 +136,10 @@ def _set_input(
 def _known(value: ValueInfoProto) -> Tensor | None:
     kind = value.type.tensor_type
     dims = kind.shape.dim
-    if not kind.elem_type or not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
+    if (
+        not kind.elem_type
+        or not kind.HasField("shape")
+        or not all(dim.HasField("dim_value") for dim in dims)
+    ):
         return None
     return Tensor(kind.elem_type, tuple(dim.dim_value for dim in dims))
