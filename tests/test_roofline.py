@@ -280,7 +280,7 @@ def test_a_dangling_input_is_said() -> None:
 
 # Ceilings.
 
-PEAKS = Peaks({"fp32": 1e11, "int8": 4e11}, 2e10, 1.1)
+PEAKS = Peaks({"fp32": 1e11, "int8": 4e11}, 2e10, 0.98)
 
 
 @pytest.fixture
@@ -330,14 +330,14 @@ def test_a_damaged_cache_is_measured_again_and_said_so(
     assert find_ceilings("cpu", 2, tmp_path) == (again, None), "the cache is whole again"
 
 
-def test_ceilings_of_a_busy_device_are_said_and_not_kept(
+def test_ceilings_of_a_busy_cpu_are_said_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        ceilings_module, "measure_peaks", lambda device, threads: Peaks(PEAKS.macs, 2e10, 1.6)
+        ceilings_module, "measure_peaks", lambda device, threads: Peaks(PEAKS.macs, 2e10, 0.51)
     )
     found, note = find_ceilings("cpu", 1, tmp_path)
-    assert found.busy and note is not None and "1.6 times as long" in note
+    assert found.disturbed and note is not None and "ran for 51% of the time" in note
     assert list(tmp_path.iterdir()) == []
 
 
@@ -354,7 +354,7 @@ def test_a_real_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = measure_peaks("cpu", 1)
     assert torch.get_num_threads() == threads
     assert set(peaks.macs) == {"fp32", "fp16", "bf16", "int8"}
-    assert all(rate > 0 for rate in peaks.macs.values()) and peaks.bytes > 0 and peaks.spread >= 1
+    assert all(rate > 0 for rate in peaks.macs.values()) and peaks.bytes > 0
 
 
 def test_a_precision_that_torch_cannot_multiply_is_left_out(
@@ -411,7 +411,7 @@ def test_bound_by_bytes_and_beyond_the_ceiling() -> None:
 
 def test_a_precision_without_a_ceiling_has_no_share() -> None:
     counts = Counts(1, [layer(0, 10, "fp16"), layer(5, 10, "fp16")])
-    with pytest.raises(UserError, match="fused: no share of a ceiling: torch has no fast fp16"):
+    with pytest.raises(UserError, match="fused: torch has no fast fp16 product on a CPU"):
         roofline(contest(1.0), "fused", counts, CEILINGS)
     with pytest.raises(KeyError):
         roofline(contest(1.0), "absent", counts, CEILINGS)

@@ -21,8 +21,8 @@ from ...sidecar import write_json
 from ..environment import cpu_name
 from .peaks import measure_peaks
 
-#: The median of runs over the fastest, of a device that does other work as well.
-BUSY = 1.25
+#: Threads that ran for less than this share of the time had to share the CPU with other work.
+UNDISTURBED = 0.9
 #: In bytes; ours take a few hundred.
 _LARGEST = 1 << 16
 
@@ -33,8 +33,8 @@ class Ceilings:
     torch has products of here; ``bytes`` are a second's of a copy, those read and those written
     together. ``device`` is cpu or cuda, ``name`` the processor's or the GPU's.
 
-    ``spread`` is the largest median of runs over their fastest: from 1.25 on, other work kept the
-    device busy, and the ceilings are too low.
+    ``granted`` is the least share of the time that the threads ran for in any of the fastest runs:
+    below 0.9 other work had the CPU as well, and the ceilings are too low. None on a GPU.
     """
 
     device: str
@@ -44,11 +44,11 @@ class Ceilings:
     date: str
     macs: dict[str, float]
     bytes: float
-    spread: float
+    granted: float | None
 
     @property
-    def busy(self) -> bool:
-        return self.spread >= BUSY
+    def disturbed(self) -> bool:
+        return self.granted is not None and self.granted < UNDISTURBED
 
 
 def device_name(device: str) -> str:
@@ -59,7 +59,7 @@ def device_name(device: str) -> str:
 def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, str | None]:
     """The ceilings of ``cpu`` or ``cuda``: from the cache in ``folder``, or measured and put there.
 
-    The second is a note where the cache was damaged, or where the device was busy: what was
+    The second is a note where the cache was damaged, or where the CPU had other work: what was
     measured then is not kept. Else it is None.
 
     Raises:
@@ -75,10 +75,10 @@ def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, st
     except (OSError, ValueError, TypeError, RecursionError) as error:
         notes.append(f"{path} was damaged ({str(error)[:200]}): measured again")
     measured = _measure(device, threads)
-    if measured.busy:
+    if measured.disturbed:
         notes.append(
-            f"the {device} did other work meanwhile (the median run took {measured.spread:.1f} "
-            "times as long as the fastest), so they are too low, and not kept for the next run"
+            f"its threads ran for {measured.granted:.0%} of the time, since the CPU had other "
+            "work, so they are too low, and not kept for the next run"
         )
     else:
         write_json(path, measured)
@@ -111,7 +111,7 @@ def _read(path: Path, device: str, name: str, threads: int) -> Ceilings:
         raise TypeError("it is no JSON object")
     found = Ceilings(**data)
     check(found, Ceilings)
-    rates = [*found.macs.values(), found.bytes, found.spread]
+    rates = [*found.macs.values(), found.bytes]
     if "fp32" not in found.macs or not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise ValueError("its rates are no positive numbers")
     if (found.device, found.name, found.threads, found.torch) != (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,12 +28,21 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class Peaks:
     """``macs`` are multiply-adds a second by precision (fp32, fp16, bf16, int8), of those that
     torch has products of here; ``bytes`` are a second's of a copy, those read and those written
-    together. ``spread`` is the largest median of runs over their fastest.
+    together. ``granted`` is the least share of the time that the threads ran for in any of the
+    fastest runs: others had the rest of the CPU. None on a GPU.
     """
 
     macs: dict[str, float]
     bytes: float
-    spread: float
+    granted: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """``seconds`` by the clock, and by the CPU's account over all threads."""
+
+    seconds: float
+    cpu: float
 
 
 def measure_peaks(device: str, threads: int) -> Peaks:
@@ -48,35 +57,44 @@ def measure_peaks(device: str, threads: int) -> Peaks:
     try:
         with torch.inference_mode(), no_tf32():
             side = _SIDE[device]
-            times = {"fp32": _fastest("fp32", side, device)}
+            best = {"fp32": _fastest("fp32", side, device)}
             for precision in ("fp16", "bf16", "int8"):
                 if _is_native(precision, side // 8, device):
-                    times[precision] = _fastest(precision, side, device)
+                    best[precision] = _fastest(precision, side, device)
             copy = _copy(device)
     finally:
         torch.set_num_threads(before)
+    usable = min(threads, _cores())
+    granted = min(run.cpu / run.seconds / usable for run in (*best.values(), copy))
     return Peaks(
-        {precision: side**3 / min(seconds) for precision, seconds in times.items()},
-        2 * _COPIED / min(copy),
-        max(float(np.median(seconds)) / min(seconds) for seconds in (*times.values(), copy)),
+        {precision: side**3 / run.seconds for precision, run in best.items()},
+        2 * _COPIED / copy.seconds,
+        granted if device == "cpu" else None,
     )
 
 
-def timings(step: Callable[[], object], device: str) -> list[float]:
-    """Seconds of several runs, after one that warms up."""
+def fastest(step: Callable[[], object], device: str) -> Run:
+    """Of several runs, after one that warms up."""
     _timed(step, device)
-    start, times = time.perf_counter(), list[float]()
-    while len(times) < _REPEATS or time.perf_counter() - start < _SECONDS:
-        times.append(_timed(step, device))
-    return times
+    start, runs = time.perf_counter(), list[Run]()
+    while len(runs) < _REPEATS or time.perf_counter() - start < _SECONDS:
+        runs.append(_timed(step, device))
+    return min(runs, key=lambda run: run.seconds)
 
 
-def _timed(step: Callable[[], object], device: str) -> float:
-    begin = time.perf_counter()
+def _timed(step: Callable[[], object], device: str) -> Run:
+    cpu, begin = time.process_time(), time.perf_counter()
     step()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    return Run(time.perf_counter() - begin, time.process_time() - cpu)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _products(precision: str, side: int, device: str) -> list[Product]:
@@ -97,22 +115,23 @@ def _integers(side: int, device: str) -> Tensor:
     return torch.randint(-127, 128, (side, side), dtype=torch.int8, device=device)
 
 
-def _fastest(precision: str, side: int, device: str) -> list[float]:
-    """Seconds of the runs of the fastest way."""
-    return min((timings(way, device) for way in _products(precision, side, device)), key=min)
+def _fastest(precision: str, side: int, device: str) -> Run:
+    """The fastest run of the fastest way."""
+    runs = [fastest(way, device) for way in _products(precision, side, device)]
+    return min(runs, key=lambda run: run.seconds)
 
 
 def _is_native(precision: str, side: int, device: str) -> bool:
     """Whether a small product takes less than twice the time of fp32's. Where it takes more it is
     emulated (a large one for minutes, on some processors), and runtimes compute in fp32."""
     try:
-        seconds = min(_fastest(precision, side, device))
+        seconds = _fastest(precision, side, device).seconds
     except RuntimeError:  # torch has no such product here
         return False
-    return seconds < 2 * min(_fastest("fp32", side, device))
+    return seconds < 2 * _fastest("fp32", side, device).seconds
 
 
-def _copy(device: str) -> list[float]:
+def _copy(device: str) -> Run:
     source = torch.ones(_COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return timings(lambda: target.copy_(source), device)
+    return fastest(lambda: target.copy_(source), device)

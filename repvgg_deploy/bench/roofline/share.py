@@ -64,7 +64,7 @@ def _arithmetic_seconds(layer: Layer, ceilings: Ceilings, label: str) -> float:
         return 0.0
     if layer.precision not in ceilings.macs:
         raise UserError(
-            f"{label}: no share of a ceiling: torch has no fast {layer.precision} product on "
-            f"{ceilings.name} to measure one by."
+            f"{label}: torch has no fast {layer.precision} product on {ceilings.name} to measure a "
+            "ceiling by."
         )
     return layer.macs / ceilings.macs[layer.precision]
