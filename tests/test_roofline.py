@@ -355,6 +355,7 @@ def test_a_real_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_num_threads() == threads
     assert set(peaks.macs) == {"fp32", "fp16", "bf16", "int8"}
     assert all(rate > 0 for rate in peaks.macs.values()) and peaks.bytes > 0
+    assert peaks.granted is not None and peaks.granted > 0
 
 
 def test_a_precision_that_torch_cannot_multiply_is_left_out(
