@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -411,8 +412,17 @@ def test_bound_by_bytes_and_beyond_the_ceiling() -> None:
 
 
 def test_a_precision_without_a_ceiling_has_no_share() -> None:
-    counts = Counts(1, [layer(0, 10, "fp16"), layer(5, 10, "fp16")])
-    with pytest.raises(UserError, match="fused: torch has no fast fp16 product on a CPU"):
+    counts = Counts(1, [layer(0, 10, "fp8"), layer(5, 10, "fp8")])
+    with pytest.raises(UserError, match="fused: torch has no fast fp8 product on a CPU"):
         roofline(contest(1.0), "fused", counts, CEILINGS)
     with pytest.raises(KeyError):
         roofline(contest(1.0), "absent", counts, CEILINGS)
+
+
+def test_emulated_halves_are_computed_in_float32() -> None:
+    for precision in ("fp16", "bf16"):
+        counts = Counts(1, [layer(2_000_000, 10, precision)])
+        assert roofline(contest(4.0), "fused", counts, CEILINGS).share == 0.5
+    native = replace(CEILINGS, macs={**CEILINGS.macs, "fp16": 2e6})
+    counts = Counts(1, [layer(2_000_000, 10, "fp16")])
+    assert roofline(contest(4.0), "fused", counts, native).share == 0.25

@@ -60,11 +60,14 @@ def remark(line: Roofline) -> str | None:
 
 
 def _arithmetic_seconds(layer: Layer, ceilings: Ceilings, label: str) -> float:
+    """Where a device only emulates fp16 or bf16, runtimes compute it in fp32."""
     if not layer.macs:
         return 0.0
-    if layer.precision not in ceilings.macs:
+    emulated = layer.precision in ("fp16", "bf16") and layer.precision not in ceilings.macs
+    precision = "fp32" if emulated else layer.precision
+    if precision not in ceilings.macs:
         raise UserError(
-            f"{label}: torch has no fast {layer.precision} product on {ceilings.name} to measure a "
+            f"{label}: torch has no fast {precision} product on {ceilings.name} to measure a "
             "ceiling by."
         )
-    return layer.macs / ceilings.macs[layer.precision]
+    return layer.macs / ceilings.macs[precision]
