@@ -121,7 +121,9 @@ class Roofline:
 
     ``macs`` are multiply-adds and ``bytes`` the least traffic of one batch; ``ceiling_seconds`` is
     the larger of both at the measured ceilings, ``share`` of it what the median reaches (1: at the
-    ceiling), ``bound`` is ``arithmetic`` or ``bytes``.
+    ceiling), ``bound`` is ``arithmetic`` or ``bytes``. ``layered_seconds`` is the sum over layers
+    of each one's own larger one. ``winograd`` is the RepVGG paper's count of multiplications under
+    Winograd's F(2x2, 3x3): a count, not a time.
     """
 
     runtime: str
@@ -132,6 +134,8 @@ class Roofline:
     ceiling_seconds: float
     share: float
     bound: str
+    layered_seconds: float | None = None
+    winograd: int | None = None
 
 
 @dataclass(frozen=True)

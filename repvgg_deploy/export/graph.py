@@ -25,7 +25,7 @@ _ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": Tens
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class _Writer:
+class Writer:
     """Nodes and initializers of a graph that is being written."""
 
     def __init__(self, precision: str) -> None:
@@ -92,6 +92,31 @@ class _Writer:
             x = self.squeeze_excite(f"{name}.post_se", se, x)
         return x
 
+    def head(self, name: str, linear: nn.Linear, x: str) -> None:
+        """The last layers: the mean of each channel, then ``linear``."""
+        x = self.op("Flatten", "head", self.op("GlobalAveragePool", "head", x), axis=1)
+        weights = self.weights(name, linear, "weight", "bias")
+        self.nodes.append(
+            helper.make_node("Gemm", [x, *weights], [OUTPUT], name=f"{name}/Gemm", transB=1)
+        )
+
+    def model(
+        self, name: str, shape: tuple[int | None, int, int, int], classes: int, opset: int
+    ) -> onnx.ModelProto:
+        """What was written, of an input of ``shape`` (batch None: dynamic)."""
+        size, element = "batch" if shape[0] is None else shape[0], _ELEMENT[self._precision]
+        inputs = [helper.make_tensor_value_info(INPUT, element, [size, *shape[1:]])]
+        outputs = [helper.make_tensor_value_info(OUTPUT, element, [size, classes])]
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
+        opsets = [helper.make_opsetid("", opset)]
+        return helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
+            producer_name="repvgg-deploy",
+            producer_version=__version__,
+        )
+
 
 def _initializer(key: str, tensor: Tensor, precision: str) -> onnx.TensorProto:
     values = tensor.detach().cpu().to(_TORCH[precision]).contiguous()
@@ -112,26 +137,11 @@ def to_onnx(
     Input ``input`` [batch, C, height, width], output ``logits`` [batch, classes], both in
     ``precision`` like every weight; ``image_size`` is (height, width), ``batch`` None: dynamic.
     """
-    writer = _Writer(precision)
+    writer = Writer(precision)
     x = INPUT
     for name, block in network.chain:
         x = writer.block(name, block, x)
-    x = writer.op("Flatten", "head", writer.op("GlobalAveragePool", "head", x), axis=1)
-    weights = writer.weights("linear", network.linear, "weight", "bias")
-    writer.nodes.append(
-        helper.make_node("Gemm", [x, *weights], [OUTPUT], name="linear/Gemm", transB=1)
-    )
-
-    size = "batch" if batch is None else batch
-    spec, element = network.spec, _ELEMENT[precision]
-    inputs = [helper.make_tensor_value_info(INPUT, element, [size, spec.in_channels, *image_size])]
-    outputs = [helper.make_tensor_value_info(OUTPUT, element, [size, spec.num_classes])]
-    graph = helper.make_graph(writer.nodes, "repvgg", inputs, outputs, writer.initializers)
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_model(
-        graph,
-        opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),
-        producer_name="repvgg-deploy",
-        producer_version=__version__,
-    )
+    writer.head("linear", network.linear, x)
+    spec = network.spec
+    shape = (batch, spec.in_channels, *image_size)
+    return writer.model("repvgg", shape, spec.num_classes, opset)

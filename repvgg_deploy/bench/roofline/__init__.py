@@ -1,0 +1,1 @@
+"""How far a network is from what this device could do at best."""
