@@ -15,7 +15,6 @@ EXTRAS = {
     "pycuda": ("tensorrt", "running engines"),
     "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
     "openvino": ("openvino", "measuring on OpenVINO"),
-    "torchvision": ("reference", "measuring reference networks"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

@@ -75,4 +75,5 @@ class OpenVinoRunner:
     def _failed(self, what: str, error: Exception) -> UserError:
         """OpenVINO's last line says what is wrong; those before it are places in its source."""
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return UserError(f"{self._name}: OpenVINO {what}: {(lines or ['it says nothing'])[-1][:300]}")
+        reason = lines[-1][:300] if lines else "it says nothing"
+        return UserError(f"{self._name}: OpenVINO {what}: {reason}")

@@ -65,7 +65,7 @@ class CudaGraphRunner(TorchCudaRunner):
     def load(self, batch: Array) -> None:
         """Three runs on a stream of their own come first, as torch's documentation has it."""
         super().load(batch)
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(3):

@@ -68,7 +68,7 @@ class TorchRunner:
             self._output = self._forward()
             return None
         with torch.cuda.device(self._device):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             self._output = self._forward()
             end.record()

@@ -15,7 +15,7 @@ from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import known_targets
 from ..errors import UserError
 from ..optional import available, install_line
-from .bench import runtimes_present
+from .bench_runtimes import runtimes_present
 
 
 @dataclass(frozen=True)
