@@ -11,13 +11,11 @@ import click
 
 from ..models.reference import REFERENCES
 from . import options
+from .bench_compare import check_options, compare_options, run_compare
+from .bench_options import RUNTIMES, check_scenario, server_options
 from .console import made, print_json, say, spinner, uninterrupted
 from .subject import refuse_options
 
-RUNTIMES = (
-    "torch-cpu", "torch-compile-cpu", "torch-cuda", "torch-compile-cuda", "cuda-graphs",
-    "onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt", "rtx",
-)  # fmt: skip
 _INTERRUPTED = 130
 
 
@@ -63,11 +61,13 @@ _INTERRUPTED = 130
 )
 @click.option(
     "--scenario",
-    type=click.Choice(["latency", "throughput"]),
+    type=click.Choice(["latency", "throughput", "server"]),
     default="latency",
     show_default=True,
-    help="One batch after the other, or several in flight where the runtime can.",
+    help="One batch after the other; several in flight where the runtime can; or requests of one "
+    "image that come at random, up to the largest --batch answered at a time.",
 )
+@server_options
 @click.option("--baseline", help="Hold the others against this one. [default: unfused]")
 @click.option(
     "--seed",
@@ -92,7 +92,10 @@ _INTERRUPTED = 130
 @options.model
 @options.engines
 @options.as_json
+@compare_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     files: tuple[Path, ...],
     references: tuple[str, ...],
     batches: list[int],
@@ -101,6 +104,9 @@ def command(
     runtimes: tuple[str, ...],
     precisions: tuple[str, ...],
     scenario: str,
+    bound: float | None,
+    rate: float | None,
+    requests: int,
     baseline: str | None,
     seed: int,
     builds: int,
@@ -109,6 +115,8 @@ def command(
     model: str | None,
     engines: Path,
     as_json: bool,
+    compare: tuple[Path, Path] | None,
+    fail_if_slower: float | None,
 ) -> None:
     """Measure fused against unfused, and beside others.
 
@@ -119,6 +127,11 @@ def command(
     Image size: --size, else that of the exported ONNX model, else as export chooses it. Engines and
     named ONNX models have their own.
     """
+    check_options(ctx, compare, fail_if_slower)
+    if compare is not None:
+        run_compare(*compare, fail_if_slower, as_json)
+        return
+    check_scenario(scenario, bound)
     if output is not None:
         refuse_options(("model", "engines"), "--output measures without the workspace")
         if not files and not references:
@@ -129,6 +142,7 @@ def command(
         from ..report.bench import bench_text
         from ..steps.bench import bench
         from ..steps.bench_field import Settings
+        from ..steps.bench_server import Load
         from ..steps.engine import build_like
         from ..workspace import Workspace
         from .progress import bench_progress
@@ -151,6 +165,7 @@ def command(
         references=list(dict.fromkeys(references)),
         seed=seed,
         builds=builds,
+        load=None if bound is None else Load(bound / 1e3, requests, rate),
     )
     with bench_progress() as progress:
         outcome = bench(

@@ -16,11 +16,13 @@ from ..workspace import ModelFolder
 from .bench_engines import BuildLike, EngineBench
 from .bench_faith import Yardstick
 from .bench_field import Field, Settings, enter, first_notes
+from .bench_lane import Lane
 from .bench_model import proof_line
 from .bench_results import Results
-from .bench_runtimes import ENGINE_RUNTIMES, opener, pick_runtimes
+from .bench_runtimes import DEVICES, ENGINE_RUNTIMES, opener, pick_runtimes
+from .bench_server import serve_lanes
 from .bench_subjects import FUSED, find_origin
-from .contest import Lane, Progress, Rules, hold_contest
+from .contest import Progress, Rules, hold_contest
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class _Run:
         """Every entrant that the runtime can run, at every batch size."""
         threads, in_flight = self.settings.threads, self.settings.in_flight
         lanes = [
-            Lane(entrant, opened, entrant.subject.precision)
+            Lane(entrant, opened, entrant.subject.precision, DEVICES.get(runtime, "none"))
             for entrant in self.field.entrants
             if (opened := opener(runtime, entrant, threads, in_flight)) is not None
         ]
+        if (load := self.settings.load) is not None:
+            batches, seed = self.settings.batches, self.settings.seed
+            serve_lanes(runtime, lanes, batches, load, seed, self.yardstick, self.results)
+            return
         for batch in self.settings.batches if lanes else []:
             contest, held = hold_contest(
                 runtime, batch, lanes, self.rules, self.yardstick, self.progress
@@ -109,7 +115,8 @@ def bench(
         for runtime in wanted:
             if runtime not in ENGINE_RUNTIMES:
                 run.networks(runtime)
-        run.engines([name for name in wanted if name in ENGINE_RUNTIMES], build_like)
+        if settings.load is None:
+            run.engines([name for name in wanted if name in ENGINE_RUNTIMES], build_like)
     except KeyboardInterrupt:
         if not results.measured:
             raise
@@ -141,5 +148,6 @@ def _record(settings: Settings, entered: Field, results: Results, command: str) 
         environment=environment(settings.threads),
         subjects=list(results.subjects.values()),
         contests=results.contests,
+        served=results.served,
         notes=results.notes,
     )

@@ -23,9 +23,10 @@ from ..runners.tensorrt.runner import EngineRunner
 from ..sidecar import read_sidecar
 from ..workspace import ModelFolder
 from .bench_faith import Yardstick
+from .bench_lane import Lane
 from .bench_results import Results
 from .bench_subjects import KINDS, Entrant
-from .contest import Lane, Progress, Rules, hold_contest
+from .contest import Progress, Rules, hold_contest
 from .verify_engine import rounding_of
 from .weights import TORCH_DTYPE
 
@@ -183,7 +184,7 @@ def _lane(runner: EngineRunner, label: str, kind: str, origin: str) -> Lane:
     graph = (lambda: source) if source.exists() else None
     entrant = Entrant(subject, origin, channels, graph=graph, batch=batch if batch > 0 else None)
     rounding = "int8" if artifact.precision == "int8" else rounding_of(runner)
-    return Lane(entrant, lambda: runner, rounding)
+    return Lane(entrant, lambda: runner, rounding, "whole")
 
 
 def _missing(flavour: str) -> str:

@@ -13,6 +13,7 @@ from ..sidecar import check_bytes
 from ..workspace import ModelFolder
 from .bench_model import ModelSubjects, model_subjects
 from .bench_runtimes import IN_FLIGHT, ONNX_RUNTIMES, missing_note
+from .bench_server import Load
 from .bench_subjects import Entrant, Size, onnx_entrant, reference_entrants, weights_entrant
 from .verify import open_subject
 from .weights import TORCH_DTYPE
@@ -25,7 +26,8 @@ _REFERENCE_SIZE = (224, 224)
 class Settings:
     """What the user asked for. ``duration`` is in seconds, for each runtime and batch size;
     ``runtimes`` and ``precisions`` empty: all; ``baseline`` None: the first, which is the unfused
-    network where there is one. ``image_size`` is (height, width)."""
+    network where there is one. ``image_size`` is (height, width). ``load`` is of the server
+    scenario alone."""
 
     batches: list[int]
     duration: float
@@ -38,6 +40,7 @@ class Settings:
     references: list[str] = field(default_factory=list)
     seed: int = 0
     builds: int = 1
+    load: Load | None = None
 
     @property
     def in_flight(self) -> bool:
@@ -118,6 +121,8 @@ def first_notes(settings: Settings, entered: Field, runtimes: Sequence[str]) -> 
     serial = [name for name in runtimes if name not in IN_FLIGHT]
     if settings.in_flight and serial:
         yield f"one batch after the other, not several in flight: {', '.join(serial)}"
+    if settings.load is not None and (entered.engines or not settings.runtimes):
+        yield "the server scenario measures no engines"
     unused = set(ONNX_RUNTIMES).isdisjoint(runtimes)
     alone = [one.label for one in entered.entrants if one.network is None]
     if unused and alone:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..bench.record import Contest, Subject
+from ..bench.record import Contest, Served, Subject
+from .bench_lane import Lane
 from .contest import Held
 
 
@@ -14,6 +15,7 @@ class Results:
     ``interrupted``: Ctrl-C came, and this is what there was."""
 
     contests: list[Contest] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
     subjects: dict[str, Subject] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
@@ -37,15 +39,21 @@ class Results:
         if held.interrupted:
             raise KeyboardInterrupt
 
+    def add_served(self, served: list[Served], lane: Lane) -> None:
+        """Keep what a lane answered."""
+        self.served += served
+        self.subjects[lane.label] = lane.entrant.subject
+
     @property
     def measured(self) -> bool:
         """Whether there is any time at all."""
-        return any(contest.measured for contest in self.contests)
+        return bool(self.served) or any(contest.measured for contest in self.contests)
 
     def any_failure(self) -> str:
         """Why nothing was measured."""
         failures = [f"{f.label}: {f.reason}" for c in self.contests for f in c.failures]
-        return next(iter(failures), "no runtime here can run what there is")
+        served = [note for note in self.notes if ": not served: " in note]
+        return next(iter(failures + served), "no runtime here can run what there is")
 
     def first_failure(self, runtime: str) -> str | None:
         """Why nothing at all was measured on a runtime; None where something was.
@@ -53,7 +61,8 @@ class Results:
         ``runtime`` may be a flavour of engines, whose contests name the precision too.
         """
         ours = [c for c in self.contests if c.runtime.split()[0] == runtime]
-        if any(contest.measured for contest in ours):
+        served = any(one.runtime == runtime for one in self.served)
+        if served or any(contest.measured for contest in ours):
             return None
         failures = [f"{f.label}: {f.reason}" for contest in ours for f in contest.failures]
         return next(iter(failures), "there is no subject that it can run")

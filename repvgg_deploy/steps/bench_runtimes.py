@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from onnx import ModelProto
 
+from ..bench.memory import Device
 from ..errors import UserError
 from ..optional import EXTRAS, available, install_line
 from ..reparam.graph.files import load_model
@@ -40,6 +41,13 @@ RUNTIMES = (*TORCH_RUNTIMES, *ONNX_RUNTIMES, *ENGINE_RUNTIMES)
 _OF_GPUS = (
     "torch-cuda", "torch-compile-cuda", "cuda-graphs", "onnxruntime-cuda", "tensorrt", "rtx",
 )  # fmt: skip
+#: Whose memory they take besides the host's.
+DEVICES: dict[str, Device] = {
+    "torch-cuda": "torch",
+    "torch-compile-cuda": "torch",
+    "cuda-graphs": "torch",
+    "onnxruntime-cuda": "whole",
+}
 #: Those that can keep several batches in flight.
 IN_FLIGHT = ("onnxruntime-cpu", "openvino")
 

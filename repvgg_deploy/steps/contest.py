@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
+from ..bench.clocks import Sampler
+from ..bench.conditions import Conditions
 from ..bench.doubts import doubts
 from ..bench.measure import Timing, measure
 from ..bench.record import Contest, Failure, Measured
 from ..bench.stats import drift, speedup, summarize
-from ..errors import UserError
-from ..runners.protocol import Compiling, Runner, Transferring
+from ..runners.protocol import Compiling, Transferring
 from ..runners.torch_network import no_tf32
 from .bench_faith import Yardstick
-from .bench_subjects import Entrant
+from .bench_lane import Lane, Started, reason_of, start
 
 #: (runtime, batch, share of the duration that is over)
 Progress = Callable[[str, int, float], None]
 #: Transfers of a batch that are timed.
 _TRANSFERS = 20
-#: What runtimes say where memory ran out; torch and ONNX Runtime have no exception of their own
-#: for it on the CPU.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Failed to allocate", "bad_alloc")
-_LONGEST = 300
-
-
-@dataclass(frozen=True)
-class Lane:
-    """An entrant on a runtime. ``open`` makes its runner; ``rounding`` is the precision whose
-    rounding error its outputs may show."""
-
-    entrant: Entrant
-    open: Callable[[], Runner]
-    rounding: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ class Held:
 
     runtime: str
     batch: int
-    runners: dict[str, Runner] = field(default_factory=dict)
+    started: dict[str, Started] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
@@ -82,70 +64,44 @@ def hold_contest(
     with no_tf32():
         for lane in lanes:
             _start(lane, held, rules.seed, yardstick)
-        steps = {label: runner.step for label, runner in held.runners.items()}
-        timing = measure(
-            steps,
-            rules.duration,
-            seed=rules.seed,
-            progress=lambda share: progress(runtime, batch, share),
-        )
+        steps = {label: started.runner.step for label, started in held.started.items()}
+        with Sampler() as sampler:
+            timing = measure(
+                steps,
+                rules.duration,
+                seed=rules.seed,
+                progress=lambda share: progress(runtime, batch, share),
+            )
         held.interrupted = timing.interrupted
-        return _contest(held, timing, lanes, rules), held
+        return _contest(held, timing, lanes, rules, sampler.conditions), held
 
 
 def _start(lane: Lane, held: Held, seed: int, yardstick: Yardstick) -> None:
-    """Open, load and run a lane once, and hold its outputs against what they ought to be."""
-    label = lane.entrant.label
-    with _failing(label, held):
-        images = lane.entrant.images(held.batch, seed)
-        runner = lane.open()
-        runner.load(images)
-        runner.step()
-        output = runner.output()
-        check_finite(output, held.batch)
-        if doubt := yardstick.doubt(lane.entrant, images, output, lane.rounding):
-            held.differing.append(label)
-            held.doubts.append(f"{label}: results differ: {doubt}")
-        if isinstance(runner, Compiling):
-            held.compiled[label] = runner.compile_seconds
-        held.runners[label] = runner
-
-
-def check_finite(output: NDArray[np.float64], batch: int) -> None:
-    """UserError for what is no [batch, classes] of finite numbers."""
-    if output.ndim != 2 or len(output) != batch:
-        raise UserError(f"its output has the shape {output.shape}, not [{batch}, classes].")
-    if not np.isfinite(output).all():
-        raise UserError("its output holds NaN or infinity.")
-
-
-@contextmanager
-def _failing(label: str, held: Held) -> Iterator[None]:
     """Runtimes raise what they like; whatever it is, the other lanes go on."""
     try:
-        yield
+        started = start(lane, held.batch, seed, yardstick)
     except Exception as error:
-        held.failures.append(Failure(label, reason_of(error, held.batch)))
+        held.failures.append(Failure(lane.label, reason_of(error, held.batch)))
+        return
+    held.started[lane.label] = started
+    if started.doubt:
+        held.differing.append(lane.label)
+        held.doubts.append(f"{lane.label}: results differ: {started.doubt}")
+    if isinstance(started.runner, Compiling):
+        held.compiled[lane.label] = started.runner.compile_seconds
 
 
-def reason_of(error: Exception, batch: int) -> str:
-    """One line."""
-    text = " ".join(str(error).split())[:_LONGEST]
-    no_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    if no_memory or any(words in text for words in _OUT_OF_MEMORY):
-        return f"a batch of {batch} does not fit in memory ({text or 'no more is told'})"
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-
-
-def _contest(held: Held, timing: Timing, lanes: Sequence[Lane], rules: Rules) -> Contest:
-    labels = [lane.entrant.label for lane in lanes if lane.entrant.label in timing.seconds]
-    entered = [lane.entrant.label for lane in lanes]
+def _contest(
+    held: Held, timing: Timing, lanes: Sequence[Lane], rules: Rules, conditions: Conditions
+) -> Contest:
+    entered = [lane.label for lane in lanes]
+    labels = [label for label in entered if label in timing.seconds]
     wanted = rules.baseline if rules.baseline in entered else entered[0]
     baseline = wanted if wanted in labels else next(iter(labels), wanted)
-    if labels and baseline != wanted:
-        held.doubts.append(f"{wanted} gave no time here, so {baseline} is the baseline")
-    held.doubts += doubts(timing) if labels else []
-    held.doubts += _other_sizes(lanes, baseline)
+    if labels:
+        if baseline != wanted:
+            held.doubts.append(f"{wanted} gave no time here, so {baseline} is the baseline")
+        held.doubts += [*doubts(timing), *conditions.doubts, *_other_images(lanes, baseline)]
     return Contest(
         runtime=held.runtime,
         batch=held.batch,
@@ -155,26 +111,27 @@ def _contest(held: Held, timing: Timing, lanes: Sequence[Lane], rules: Rules) ->
         measured=[_measured(label, baseline, held, timing, rules.seed) for label in labels],
         failures=held.failures + timing.failures,
         doubts=held.doubts,
+        conditions=asdict(conditions),
     )
 
 
 def _measured(label: str, baseline: str, held: Held, timing: Timing, seed: int) -> Measured:
-    seconds = timing.seconds[label]
-    runner, transfer = held.runners[label], None
+    seconds, started = timing.seconds[label], held.started[label]
+    runner, transfer = started.runner, None
     if isinstance(runner, Transferring) and not timing.interrupted:
         transfer = summarize([runner.transfer() for _ in range(_TRANSFERS)])
     ratio = speedup(timing.seconds[baseline], seconds, seed=seed) if label != baseline else None
-    return Measured(label, seconds, summarize(seconds), drift(seconds), ratio, transfer)
+    summary = summarize(seconds)
+    return Measured(label, seconds, summary, drift(seconds), ratio, transfer, started.memory)
 
 
-def _other_sizes(lanes: Sequence[Lane], baseline: str) -> list[str]:
+def _other_images(lanes: Sequence[Lane], baseline: str) -> list[str]:
     """Those that see other images than the baseline."""
     shapes = {
-        lane.entrant.label: (lane.entrant.channels, *lane.entrant.subject.image_size)
-        for lane in lanes
+        lane.label: (lane.entrant.channels, *lane.entrant.subject.image_size) for lane in lanes
     }
     return [
         f"{label} takes other images than {baseline}: {'x'.join(map(str, shape))}"
         for label, shape in shapes.items()
-        if baseline in shapes and shape != shapes[baseline]
+        if shape != shapes[baseline]
     ]
