@@ -117,7 +117,16 @@ def test_bench_measures_all_three_networks(cli: Cli, checkpoint: Path) -> None:
     assert cli("export", "--onnx", "--size", "32").code == 0
     runtimes = ("--runtime", "torch-cpu", "--runtime", "onnxruntime-cpu")
     result = cli(
-        "bench", "--batch", "1,2", "--duration", "0.3", "--threads", "1", "--json", *runtimes
+        "bench",
+        "--batch",
+        "1,2",
+        "--duration",
+        "0.3",
+        "--threads",
+        "1",
+        "--no-roofline",
+        "--json",
+        *runtimes,
     )
     assert result.code == 0, result.err
     data = json.loads(result.out)
@@ -145,7 +154,7 @@ def test_bench_needs_the_checkpoint_as_it_was(cli: Cli, checkpoint: Path) -> Non
     cli("fuse", checkpoint)
     content = checkpoint.read_bytes()
     checkpoint.unlink()
-    gone = cli("bench", "--duration", "0.1", "--size", "32")
+    gone = cli("bench", "--duration", "0.1", "--size", "32", "--no-roofline")
     assert gone.code == 1
     assert "is gone" in gone.err
     import torch
@@ -153,18 +162,25 @@ def test_bench_needs_the_checkpoint_as_it_was(cli: Cli, checkpoint: Path) -> Non
     from .helpers import training_state
 
     torch.save(training_state(seed=9), checkpoint)
-    changed = cli("bench", "--duration", "0.1", "--size", "32")
+    changed = cli("bench", "--duration", "0.1", "--size", "32", "--no-roofline")
     assert changed.code == 1
     assert "has changed since fused.safetensors was made from it" in changed.err
     checkpoint.write_bytes(content)
-    assert cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu").code == 0
+    assert (
+        cli(
+            "bench", "--duration", "0.1", "--size", "32", "--no-roofline", "--runtime", "torch-cpu"
+        ).code
+        == 0
+    )
 
 
 def test_bench_of_an_already_fused_checkpoint_says_what_is_missing(cli: Cli) -> None:
     from .helpers import golden
 
     assert cli("fuse", golden("official_deployed")).code == 0
-    result = cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu")
+    result = cli(
+        "bench", "--duration", "0.1", "--size", "32", "--no-roofline", "--runtime", "torch-cpu"
+    )
     assert result.code == 0
     assert "there is no unfused network to compare" in result.err
 

@@ -75,6 +75,7 @@ def machine(pipeline: Cli, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with a GPU, and an engine in the folder; from torch's view it has none."""
     machine = fake_machine(monkeypatch)
     monkeypatch.setattr("repvgg_deploy.steps.bench_engines.this_gpu", lambda: object())
+    monkeypatch.setattr("repvgg_deploy.steps.bench_runtimes.cpp_compiler", lambda: None)  # slow
 
     def build_like(onnx: Path, path: Path, like: EngineArtifact) -> None:
         made = {"precision": like.precision, "flavour": like.flavour, "version": like.version}
@@ -206,11 +207,13 @@ def test_pairs_that_cannot_be_compared(
 
 
 def bench(pipeline: Cli, *arguments: object) -> Any:
-    return pipeline("bench", "--duration", "0.1", "--threads", "1", "--json", *arguments)
+    return pipeline(
+        "bench", "--duration", "0.1", "--threads", "1", "--no-roofline", "--json", *arguments
+    )
 
 
 def bench_engines(build_like: BuildLike, builds: int = 1) -> Outcome:
-    settings = Settings([2], 0.1, 1, ["tensorrt"], builds=builds)
+    settings = Settings([2], 0.1, 1, ["tensorrt"], builds=builds, roofline=False)
     model = Workspace(Path("engines")).model()
     return run_bench(settings, model, [], model.bench, command="bench", build_like=build_like)
 

@@ -84,6 +84,12 @@ _INTERRUPTED = 130
     help="Builds of each engine: TensorRT picks its kernels anew for each.",
 )
 @click.option(
+    "--roofline/--no-roofline",
+    default=True,
+    show_default=True,
+    help="Measure this device's ceilings, once in about 10 seconds, and the share reached.",
+)
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Measure SUBJECTs and references alone, without the workspace, and write the record here.",
@@ -110,6 +116,7 @@ def command(
     baseline: str | None,
     seed: int,
     builds: int,
+    roofline: bool,
     output: Path | None,
     image_size: tuple[int, int] | None,
     model: str | None,
@@ -165,6 +172,7 @@ def command(
         references=list(dict.fromkeys(references)),
         seed=seed,
         builds=builds,
+        roofline=roofline,
         load=None if bound is None else Load(bound / 1e3, requests, rate),
     )
     with bench_progress() as progress:

@@ -42,6 +42,8 @@ def check_scenario(scenario: str, bound: float | None) -> None:
     if scenario != "server":
         refuse_options(("bound", "rate", "requests"), "--scenario is not server")
         return
-    refuse_options(("duration", "baseline", "builds"), "the server scenario has no rounds")
+    refuse_options(
+        ("duration", "baseline", "builds", "roofline"), "the server scenario has no rounds"
+    )
     if bound is None:
         raise click.UsageError("--scenario server takes --bound, the p99 in ms to be held.")

@@ -82,7 +82,7 @@ def _beside(record: BenchRecord, contest: Contest) -> Iterator[str]:
         yield f"  share of this device's ceiling: {', '.join(parts)}"
     for why in record.explanations:
         if (why.runtime, why.batch) == here:
-            yield f"  {why.label} is not faster: {why.text}"
+            yield f"  {why.label}, no faster as far as seen: {why.text}"
 
 
 def _peak(one: Measured) -> str:
@@ -120,7 +120,8 @@ def _foot(record: BenchRecord) -> Iterator[str]:
     gpu = f", {env['gpu']}" if env["gpu"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in env["packages"].items())
     yield ""
-    yield f"{env['cpu']}, {env['threads']} threads of {env['cores']} cores{gpu}; {env['date']}"
+    threads = count_text(env["threads"], "thread")
+    yield f"{env['cpu']}, {threads} of {env['cores']} cores{gpu}; {env['date']}"
     yield packages
     summaries = [one.summary for contest in record.contests for one in contest.measured]
     lacking = [p for p in ("p90", "p95", "p99") if any(getattr(s, p) is None for s in summaries)]

@@ -45,9 +45,15 @@ class CompiledRunner(TorchRunner):
         except MemoryError:
             raise
         except Exception as error:  # compilers fail in many ways, each with a page of text
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"torch.compile fails: {reason[0][:300]}") from error
+            raise UserError(f"torch.compile fails: {_reason(error)}") from error
         self.compile_seconds = time.perf_counter() - begin
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something; a heading ("backend='inductor' raised:") does not."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.endswith("raised:")]
+    return telling[0][:300] if telling else type(error).__name__
 
 
 class CompiledCudaRunner(CompiledRunner, TorchCudaRunner):

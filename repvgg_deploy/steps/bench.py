@@ -13,6 +13,7 @@ from ..bench.record import BenchRecord
 from ..errors import UserError
 from ..sidecar import write_json
 from ..workspace import ModelFolder
+from .bench_analysis import add_explanations, add_rooflines
 from .bench_engines import BuildLike, EngineBench
 from .bench_faith import Yardstick
 from .bench_field import Field, Settings, enter, first_notes
@@ -64,7 +65,7 @@ class _Run:
             contest, held = hold_contest(
                 runtime, batch, lanes, self.rules, self.yardstick, self.progress
             )
-            self.results.add(contest, held, [lane.entrant.subject for lane in lanes])
+            self.results.add(contest, held, lanes)
 
     def engines(self, flavours: list[str], build_like: BuildLike | None) -> None:
         """Those of the workspace, where they are asked for or nothing is, and those named."""
@@ -127,6 +128,9 @@ def bench(
         reason = next(iter(missed.values()), results.any_failure())
         raise UserError(f"nothing could be measured: {reason.removesuffix('.')}.")
     record = _record(settings, entered, results, command)
+    if settings.roofline and not results.interrupted:
+        record = add_rooflines(record, results.entrants, settings.threads)
+    record = add_explanations(record, results.entrants)
     write_json(output, record)
     return Outcome(output, record, results.differing, missed, results.interrupted)
 
@@ -146,7 +150,7 @@ def _record(settings: Settings, entered: Field, results: Results, command: str) 
         proof=None if model is None else proof_line(model.fused),
         settings=asdict(settings),
         environment=environment(settings.threads),
-        subjects=list(results.subjects.values()),
+        subjects=[entrant.subject for entrant in results.entrants.values()],
         contests=results.contests,
         served=results.served,
         notes=results.notes,

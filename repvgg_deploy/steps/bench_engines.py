@@ -105,7 +105,7 @@ class EngineBench:
                     contest, held = hold_contest(
                         runner.runtime, batch, lanes, self.rules, self.yardstick, self.progress
                     )
-                    self.results.add(contest, held, [lane.entrant.subject for lane in lanes])
+                    self.results.add(contest, held, lanes)
             self.results.notes += [f"{path.name}: {message}" for message in runner.warnings]
             self._note_start(path, runner)
 

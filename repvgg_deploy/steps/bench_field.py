@@ -41,6 +41,7 @@ class Settings:
     seed: int = 0
     builds: int = 1
     load: Load | None = None
+    roofline: bool = True
 
     @property
     def in_flight(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..bench.record import Contest, Served, Subject
+from ..bench.record import Contest, Served
 from .bench_lane import Lane
+from .bench_subjects import Entrant
 from .contest import Held
 
 
@@ -16,12 +18,12 @@ class Results:
 
     contests: list[Contest] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
-    subjects: dict[str, Subject] = field(default_factory=dict)
+    entrants: dict[str, Entrant] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     interrupted: bool = False
 
-    def add(self, contest: Contest, held: Held, subjects: list[Subject]) -> None:
+    def add(self, contest: Contest, held: Held, lanes: Sequence[Lane]) -> None:
         """Keep a contest and those that were in it.
 
         Raises:
@@ -29,7 +31,7 @@ class Results:
         """
         where = f"{contest.runtime}, batch {contest.batch}"
         self.contests.append(contest)
-        self.subjects |= {subject.label: subject for subject in subjects}
+        self.entrants |= {lane.label: lane.entrant for lane in lanes}
         self.differing += [f"{where}: {label}" for label in held.differing]
         if held.compiled:
             total, count = sum(held.compiled.values()), len(held.compiled)
@@ -42,7 +44,7 @@ class Results:
     def add_served(self, served: list[Served], lane: Lane) -> None:
         """Keep what a lane answered."""
         self.served += served
-        self.subjects[lane.label] = lane.entrant.subject
+        self.entrants[lane.label] = lane.entrant
 
     @property
     def measured(self) -> bool:
