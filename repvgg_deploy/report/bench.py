@@ -56,7 +56,7 @@ def _row(contest: Contest, one: Measured, precision: str) -> tuple[str, ...]:
         _milliseconds(summary.p95),
         _milliseconds(summary.p99),
         str(summary.samples),
-        f"{contest.throughput(one.label):.4g}",
+        _rate(contest.throughput(one.label)),
         "baseline" if one.label == contest.baseline else ratio_text(one.ratio),
     )
 
@@ -138,6 +138,10 @@ def ratio_text(ratio: Ratio | None) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.2f}x [too few]"
     return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _rate(images: float) -> str:
+    return f"{images:,.0f}" if images >= 1000 else f"{images:.3g}"
 
 
 def _milliseconds(seconds: float | None) -> str:
