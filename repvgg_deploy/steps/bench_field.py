@@ -70,6 +70,7 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
     model = None if folder is None else model_subjects(folder, size, precisions)
     size = size if model is None else model.size
     entrants = [] if model is None else list(model.entrants)
+    floats = [p for p in precisions if p in TORCH_DTYPE] if precisions else ["fp32"]
     engines = []
     for path in files:
         check_bytes(path)
@@ -79,10 +80,9 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
         elif isinstance(subject, OnnxInfo):
             entrants.append(onnx_entrant(path, str(path)))
         else:
-            entrants.append(weights_entrant(subject, size))
+            entrants += [weights_entrant(subject, size, precision) for precision in floats]
     if entrants and size is None:
         size = entrants[0].subject.image_size
-    floats = [p for p in precisions if p in TORCH_DTYPE] if precisions else ["fp32"]
     entrants += reference_entrants(settings.references, floats, size or _REFERENCE_SIZE)
     if precisions:
         entrants = [one for one in entrants if one.subject.precision in precisions]

@@ -111,18 +111,18 @@ def _reference(name: str, precision: str, size: Size) -> Entrant:
     return Entrant(subject, f"reference {name}", 3, network, graph)
 
 
-def weights_entrant(weights: WeightsFile, size: Size | None) -> Entrant:
-    """A checkpoint or fused weights that the user names, as they are."""
+def weights_entrant(weights: WeightsFile, size: Size | None, precision: str) -> Entrant:
+    """A checkpoint or fused weights that the user names, in the form that they are in."""
     held = weights.network
     network, path = held.build(), weights.path
     subject = Subject(
-        str(path),
+        in_precision(str(path), precision),
         "unfused" if held.form == "train" else "fused",
-        "fp32",
+        precision,
         size or default_image_size(held.spec),
         str(path),
         sha256_file(path),
-        weight_bytes(network, "fp32"),
+        weight_bytes(network, precision),
     )
     return network_entrant(network, subject, find_origin(path))
 
