@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorrt": ("tensorrt", "building and running TensorRT engines on this machine's GPU"),
     "pycuda": ("tensorrt", "running engines"),
     "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
+    "openvino": ("openvino", "measuring on OpenVINO"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

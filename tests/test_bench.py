@@ -13,30 +13,46 @@ from .conftest import Cli
 def test_bench_measures_all_three_networks(cli: Cli, checkpoint: Path) -> None:
     assert cli("fuse", checkpoint).code == 0
     assert cli("export", "--onnx", "--size", "32").code == 0
-    result = cli("bench", "--batch", "1,2", "--duration", "0.2", "--threads", "1", "--json")
+    runtimes = ("--runtime", "torch-cpu", "--runtime", "onnxruntime-cpu")
+    result = cli(
+        "bench",
+        "--batch",
+        "1,2",
+        "--duration",
+        "0.3",
+        "--threads",
+        "1",
+        "--no-roofline",
+        "--json",
+        *runtimes,
+    )
     assert result.code == 0, result.err
     data = json.loads(result.out)
-    assert data["image_size"] == [32, 32]  # what export left
+    labels = {"unfused", "unfused, conv-BN folded", "fused"}
+    assert {subject["label"] for subject in data["subjects"]} == labels
+    assert {tuple(subject["image_size"]) for subject in data["subjects"]} == {(32, 32)}
     seen = {(c["runtime"], c["batch"]) for c in data["contests"]}
-    assert {(r, b) for r in ("torch-cpu", "onnxruntime-cpu") for b in (1, 2)} <= seen
+    assert seen == {(r, b) for r in ("torch-cpu", "onnxruntime-cpu") for b in (1, 2)}
     for contest in data["contests"]:
-        assert set(contest["summaries"]) == {"unfused", "unfused, conv-BN folded", "fused"}
-        for label, summary in contest["summaries"].items():
-            assert summary["samples"] == len(contest["seconds"][label]) > 0
-        for ratio in contest["speedups"].values():
-            assert ratio["value"] > 0
-            assert ratio["low"] is None or ratio["low"] <= ratio["value"] <= ratio["high"]
+        assert contest["baseline"] == "unfused"
+        assert contest["failures"] == []
+        assert not [doubt for doubt in contest["doubts"] if "results differ" in doubt]
+        assert {one["label"] for one in contest["measured"]} == labels
+        for one in contest["measured"]:
+            assert one["summary"]["samples"] == len(one["seconds"]) > 0
+            assert (one["ratio"] is None) == (one["label"] == "unfused")
     assert data["environment"]["threads"] == 1
     assert data == json.loads(Path("engines/ckpt/bench.json").read_text())
-    assert "fused is faster by" in result.err
+    assert "faster by" in result.err
     assert "proof: passed" in result.err
+    assert "fused: ONNX runtimes run fp32.onnx, which export left" in result.err
 
 
 def test_bench_needs_the_checkpoint_as_it_was(cli: Cli, checkpoint: Path) -> None:
     cli("fuse", checkpoint)
     content = checkpoint.read_bytes()
     checkpoint.unlink()
-    gone = cli("bench", "--duration", "0.1", "--size", "32")
+    gone = cli("bench", "--duration", "0.1", "--size", "32", "--no-roofline")
     assert gone.code == 1
     assert "is gone" in gone.err
     import torch
@@ -44,18 +60,25 @@ def test_bench_needs_the_checkpoint_as_it_was(cli: Cli, checkpoint: Path) -> Non
     from .helpers import training_state
 
     torch.save(training_state(seed=9), checkpoint)
-    changed = cli("bench", "--duration", "0.1", "--size", "32")
+    changed = cli("bench", "--duration", "0.1", "--size", "32", "--no-roofline")
     assert changed.code == 1
     assert "has changed since fused.safetensors was made from it" in changed.err
     checkpoint.write_bytes(content)
-    assert cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu").code == 0
+    assert (
+        cli(
+            "bench", "--duration", "0.1", "--size", "32", "--no-roofline", "--runtime", "torch-cpu"
+        ).code
+        == 0
+    )
 
 
 def test_bench_of_an_already_fused_checkpoint_says_what_is_missing(cli: Cli) -> None:
     from .helpers import golden
 
     assert cli("fuse", golden("official_deployed")).code == 0
-    result = cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu")
+    result = cli(
+        "bench", "--duration", "0.1", "--size", "32", "--no-roofline", "--runtime", "torch-cpu"
+    )
     assert result.code == 0
     assert "there is no unfused network to compare" in result.err
 

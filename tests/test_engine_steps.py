@@ -15,7 +15,10 @@ from repvgg_deploy.artifacts import EngineArtifact
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.sidecar import read_sidecar
-from repvgg_deploy.steps.bench import bench_model
+from repvgg_deploy.steps.bench import Outcome
+from repvgg_deploy.steps.bench import bench as run_bench
+from repvgg_deploy.steps.bench_engines import BuildLike
+from repvgg_deploy.steps.bench_field import Settings
 from repvgg_deploy.steps.export import export_onnx
 from repvgg_deploy.steps.weights import read_weights
 from repvgg_deploy.workspace import Workspace
@@ -72,6 +75,7 @@ def machine(pipeline: Cli, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with a GPU, and an engine in the folder; from torch's view it has none."""
     machine = fake_machine(monkeypatch)
     monkeypatch.setattr("repvgg_deploy.steps.bench_engines.this_gpu", lambda: object())
+    monkeypatch.setattr("repvgg_deploy.steps.bench_runtimes.cpp_compiler", lambda: None)  # slow
 
     def build_like(onnx: Path, path: Path, like: EngineArtifact) -> None:
         made = {"precision": like.precision, "flavour": like.flavour, "version": like.version}
@@ -203,7 +207,15 @@ def test_pairs_that_cannot_be_compared(
 
 
 def bench(pipeline: Cli, *arguments: object) -> Any:
-    return pipeline("bench", "--duration", "0.1", "--threads", "1", "--json", *arguments)
+    return pipeline(
+        "bench", "--duration", "0.1", "--threads", "1", "--no-roofline", "--json", *arguments
+    )
+
+
+def bench_engines(build_like: BuildLike, builds: int = 1) -> Outcome:
+    settings = Settings([2], 0.1, 1, ["tensorrt"], builds=builds, roofline=False)
+    model = Workspace(Path("engines")).model()
+    return run_bench(settings, model, [], model.bench, command="bench", build_like=build_like)
 
 
 def test_engines_are_measured_where_they_run(pipeline: Cli, machine: Machine) -> None:
@@ -229,17 +241,15 @@ def test_an_engine_against_unfused_ones_built_likewise(pipeline: Cli, machine: M
         built.append((onnx.read_bytes(), path))
         engine(machine, path, classifier())
 
-    result = bench_model(
-        Workspace(Path("engines")).model(),
-        batches=[2],
-        duration=0.1,
-        threads=1,
-        runtimes=["tensorrt"],
-        build_like=build_like,
-    )
-    (contest,) = result.contests
-    assert list(contest.summaries) == ["unfused", "unfused, conv-BN folded", "fused"]
-    assert set(contest.speedups) == {"unfused", "unfused, conv-BN folded"}
+    outcome = bench_engines(build_like)
+    (contest,) = outcome.record.contests
+    name = ENGINE.name
+    labels = [f"{name}: unfused", f"{name}: unfused, conv-BN folded", name]
+    assert [one.label for one in contest.measured] == labels
+    assert [one.ratio is None for one in contest.measured] == [True, False, False]
+    assert outcome.differing == []
+    kinds = {subject.label: subject.kind for subject in outcome.record.subjects}
+    assert kinds == dict(zip(labels, ("unfused", "folded", "engine"), strict=True))
     (raw, first), (folded, second) = built
     assert len(raw) > len(folded)  # batch norms are gone
     assert not first.exists()  # they were for the measurement only
@@ -251,12 +261,26 @@ def test_unfused_engines_that_cannot_be_built_are_noted(pipeline: Cli, machine: 
     def build_like(onnx: Path, path: Path, artifact: EngineArtifact) -> None:
         raise UserError("memory ran out.")
 
-    model = Workspace(Path("engines")).model()
-    result = bench_model(
-        model, batches=[2], duration=0.1, threads=1, runtimes=["tensorrt"], build_like=build_like
-    )
-    assert list(result.contests[0].summaries) == ["fused"]
-    assert "its unfused form could not be built: memory ran out." in result.notes[0]
+    outcome = bench_engines(build_like)
+    (one,) = outcome.record.contests[0].measured
+    assert one.label == ENGINE.name
+    assert "unfused could not be built: memory ran out." in "\n".join(outcome.record.notes)
+
+
+def test_an_engine_is_built_again_for_the_noise_of_its_tactics(
+    pipeline: Cli, machine: Machine
+) -> None:
+    sources: list[Path] = []
+
+    def build_like(onnx: Path, path: Path, artifact: EngineArtifact) -> None:
+        sources.append(onnx)
+        engine(machine, path, classifier())
+
+    (contest,) = bench_engines(build_like, builds=3).record.contests
+    measured = [one.label for one in contest.measured]
+    assert measured[2:] == [ENGINE.name, *(f"{ENGINE.name}: build {n}" for n in (2, 3))]
+    assert contest.baseline == f"{ENGINE.name}: unfused"
+    assert len(sources) == 4
 
 
 def test_a_batch_that_no_profile_holds(pipeline: Cli, machine: Machine) -> None:

@@ -65,7 +65,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Contest:
-    """Subjects on one runtime at one batch size and precision, measured in turn.
+    """Subjects on one runtime at one batch size, measured in turn; their precisions may differ.
+    ``conditions`` are clocks, load and the like meanwhile (bench/conditions.py).
 
     ``baseline`` is the label of the one that the others are held against. ``doubts`` say why the
     times are not to be trusted: drift, an outside load, results that differ; empty where there is
@@ -81,6 +82,7 @@ class Contest:
     measured: list[Measured]
     failures: list[Failure] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    conditions: dict[str, Any] | None = None
 
     def of(self, label: str) -> Measured | None:
         """That subject's measurement, if it has one."""

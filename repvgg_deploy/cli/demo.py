@@ -40,10 +40,11 @@ def command(ctx: click.Context, engines: Path) -> None:
     _step(ctx, "verify", verify.command, files=(), engines=engines)
     _step(
         ctx,
-        "bench --batch 1,32 --duration 3",
+        "bench --batch 1,32 --duration 3 --no-roofline",
         bench.command,
         batches=[1, 32],
         duration=3.0,
+        roofline=False,
         engines=engines,
     )
     say("\n# top-1 on the bundled test images")

@@ -29,6 +29,8 @@ class PositiveNumber(click.ParamType[float]):
 
 
 SECONDS = PositiveNumber("seconds", 86_400, "time above 0 and up to 86400 seconds")
+MILLISECONDS = PositiveNumber("ms", 3_600_000, "time above 0 and up to 3600000 ms")
+RATE = PositiveNumber("rate", 1e6, "rate above 0 and up to 1000000 a second")
 EPS = PositiveNumber("number", 1, "number above 0 and up to 1")
 
 

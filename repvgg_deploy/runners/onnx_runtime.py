@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +58,19 @@ class OrtRunner:
     def load(self, batch: Array) -> None:
         self._feed = {self._input.name: batch.astype(self._dtype)}
 
-    def step(self) -> None:
-        try:
+    def step(self) -> float | None:
+        with self._in_words():
             (self._logits,) = self._session.run(None, self._feed)
+        return None
+
+    def output(self) -> NDArray[np.float64]:
+        return np.asarray(self._logits, dtype=np.float64)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             raise UserError(
                 f"{self._name}: ONNX Runtime cannot run it: {in_words(error)}"
             ) from error
-
-    def output(self) -> NDArray[np.float64]:
-        return np.asarray(self._logits, dtype=np.float64)

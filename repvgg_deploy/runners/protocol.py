@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,30 @@ class Runner(Protocol):
     def load(self, batch: Array) -> None:
         """Place a batch, [N, C, H, W], where the runtime wants it."""
 
-    def step(self) -> None:
-        """One inference of the loaded batch, complete when this returns."""
+    def step(self) -> float | None:
+        """One inference of the loaded batch, complete when this returns.
+
+        Returns its seconds where the runtime knows better than the caller's clock (a GPU's own
+        clock; several batches in flight), else None.
+        """
 
     def output(self) -> Array:
         """Logits of the last step, [N, classes], float64."""
+
+
+@runtime_checkable
+class Transferring(Protocol):
+    """A runner on a device of its own memory, whose steps hold no copies."""
+
+    def transfer(self) -> float:
+        """Seconds of copying the loaded batch to the device and the last result back."""
+
+
+@runtime_checkable
+class Compiling(Protocol):
+    """A runner that compiles when a batch is loaded, in ``compile_seconds``."""
+
+    compile_seconds: float
 
 
 def run(runner: Runner, samples: Array, batch: int | None = None) -> NDArray[np.float64]:

@@ -1,181 +1,157 @@
-"""bench: the fused network against the unfused one, on every runtime present."""
+"""bench: networks against one another, on every runtime present."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..artifacts import FusedArtifact, OnnxArtifact
 from ..bench.environment import environment
-from ..bench.stats import INTERVAL_SAMPLES
+from ..bench.record import BenchRecord
 from ..errors import UserError
-from ..export.graph import to_onnx
-from ..models.baseline import fold_conv_bn
-from ..models.network import RepVGG
-from ..optional import available
-from ..runners.onnx_runtime import PROVIDERS, OrtRunner
-from ..runners.protocol import Runner
-from ..runners.torch_network import TorchRunner
-from ..sidecar import read_sidecar, write_json
+from ..sidecar import write_json
 from ..workspace import ModelFolder
-from .bench_engines import BuildLike, EngineBench, engine_runtimes
-from .contest import FOLDED, FUSED, RAW, Contest, Progress, hold_contest
-from .export import default_image_size
-from .verify import source_checkpoint
-from .weights import Reading, read_weights
-
-RUNTIMES = ("torch-cpu", "onnxruntime-cpu", "torch-cuda", "onnxruntime-cuda", "tensorrt", "rtx")
-ENGINE_RUNTIMES = RUNTIMES[4:]
-_NOTHING_UNFUSED = "the checkpoint was fused already, so there is no unfused network to compare"
+from .bench_analysis import add_explanations, add_rooflines
+from .bench_engines import BuildLike, EngineBench
+from .bench_faith import Yardstick
+from .bench_field import Field, Settings, enter, first_notes
+from .bench_lane import Lane
+from .bench_model import proof_line
+from .bench_results import Results
+from .bench_runtimes import DEVICES, ENGINE_RUNTIMES, opener, pick_runtimes
+from .bench_server import serve_lanes
+from .bench_subjects import FUSED, find_origin
+from .contest import Progress, Rules, hold_contest
 
 
 @dataclass(frozen=True)
-class BenchResult:
-    """``notes`` say what could not be measured here and why."""
+class Outcome:
+    """``record`` is what lies at ``path``. ``differing`` names results that are not what they
+    ought to be; ``missed`` are runtimes that were asked for and gave no time, and why."""
 
-    model: str
-    architecture: str
-    image_size: tuple[int, int]
-    fused_sha256: str
-    source_sha256: str
-    proof: str
-    environment: dict[str, Any]
-    contests: list[Contest]
-    notes: list[str]
     path: Path
-    schema: int = 1
+    record: BenchRecord
+    differing: list[str]
+    missed: dict[str, str]
+    interrupted: bool
 
 
-def runtimes_present() -> list[str]:
-    """The runtimes that can measure here, in the order of RUNTIMES."""
-    ort = available("onnxruntime")
-    providers = ort.get_available_providers() if ort else []
-    cuda = torch.cuda.is_available()
-    usable = {
-        "torch-cpu": True,
-        "onnxruntime-cpu": PROVIDERS["cpu"] in providers,
-        "torch-cuda": cuda,
-        "onnxruntime-cuda": cuda and PROVIDERS["cuda"] in providers,
-    }
-    engines = engine_runtimes()
-    return [name for name in RUNTIMES if usable.get(name, name in engines)]
+@dataclass
+class _Run:
+    """A run under way."""
+
+    settings: Settings
+    field: Field
+    rules: Rules
+    yardstick: Yardstick
+    progress: Progress
+    results: Results
+
+    def networks(self, runtime: str) -> None:
+        """Every entrant that the runtime can run, at every batch size."""
+        threads, in_flight = self.settings.threads, self.settings.in_flight
+        lanes = [
+            Lane(entrant, opened, entrant.subject.precision, DEVICES.get(runtime, "none"))
+            for entrant in self.field.entrants
+            if (opened := opener(runtime, entrant, threads, in_flight)) is not None
+        ]
+        if (load := self.settings.load) is not None:
+            batches, seed = self.settings.batches, self.settings.seed
+            serve_lanes(runtime, lanes, batches, load, seed, self.yardstick, self.results)
+            return
+        for batch in self.settings.batches if lanes else []:
+            contest, held = hold_contest(
+                runtime, batch, lanes, self.rules, self.yardstick, self.progress
+            )
+            self.results.add(contest, held, lanes)
+
+    def engines(self, flavours: list[str], build_like: BuildLike | None) -> None:
+        """Those of the workspace, where they are asked for or nothing is, and those named."""
+        model, asked = self.field.model, bool(self.settings.runtimes)
+        unfused = {} if model is None else {k: v for k, v in model.networks.items() if k != FUSED}
+        engines = EngineBench(
+            self.settings.batches,
+            self.rules,
+            unfused,
+            build_like,
+            self.settings.builds,
+            asked,
+            self.yardstick,
+            self.progress,
+            self.results,
+        )
+        if model is not None and (flavours or not asked):
+            engines.run(model.folder, model.fused, flavours)
+        for engine in self.field.engines:
+            engines.measure(engine.path, str(engine.path), {}, find_origin(engine.path))
 
 
-def bench_model(
-    folder: ModelFolder,
+def bench(
+    settings: Settings,
+    folder: ModelFolder | None,
+    files: Sequence[Path],
+    output: Path,
     *,
-    batches: list[int],
-    duration: float,
-    threads: int | None = None,
-    runtimes: list[str] | None = None,
-    image_size: tuple[int, int] | None = None,
+    command: str,
     build_like: BuildLike | None = None,
     progress: Progress = lambda runtime, batch, share: None,
-) -> BenchResult:
-    """Measure the current networks; write ``bench.json`` with every sample.
+) -> Outcome:
+    """Measure a model's networks, named ``files`` and references; write the record to ``output``.
 
-    ``duration`` is in seconds, for each runtime and batch size; ``threads`` None: one a core.
-    ``image_size`` (height, width) defaults to the exported ONNX model's; engines have their own.
-    ``build_like`` builds the unfused engines; without it the fused ones are measured alone.
+    ``folder`` None: the files and references alone. ``build_like`` builds engines to compare with.
 
     Raises:
-        UserError: a runtime that is not here, a checkpoint that is gone or has changed, or an
-            engine whose runtime was asked for and that cannot be measured.
+        UserError: a runtime that is not here, a file that cannot be used, or nothing was measured.
+        KeyboardInterrupt: before anything was measured.
     """
-    wanted = _pick_runtimes(runtimes)
-    fused = folder.read_fused()
-    deploy = read_weights(folder.fused).network
-    size = image_size or _exported_size(folder) or default_image_size(deploy.spec)
-    threads = threads or os.cpu_count() or 1
-    torch.set_num_threads(threads)
-
-    unfused = _unfused(fused)
-    networks = {**unfused, FUSED: deploy.build()}
-    notes = [] if unfused else [_NOTHING_UNFUSED]
-
-    contests = []
-    for name in (name for name in wanted if name not in ENGINE_RUNTIMES):
-        for batch in batches:
-            runners = dict(_runners(name, networks, size, threads))
-            shape = (batch, deploy.spec.in_channels, *size)
-            contests.append(hold_contest(name, runners, shape, duration, progress))
-    flavours = [name for name in wanted if name in ENGINE_RUNTIMES]
-    if flavours or runtimes is None:
-        asked = runtimes is not None
-        engines = EngineBench(batches, duration, unfused, fused.sha256, build_like, asked, progress)
-        engines.run(folder, flavours)
-        contests, notes = contests + engines.contests, notes + engines.notes
-    notes += _without_interval(contests)
-    result = BenchResult(
-        model=folder.name,
-        architecture=fused.architecture,
-        image_size=size,
-        fused_sha256=fused.sha256,
-        source_sha256=fused.source.sha256,
-        proof=_proof_line(fused.proof),
-        environment=environment(threads),
-        contests=contests,
-        notes=notes,
-        path=folder.bench,
-    )
-    write_json(folder.bench, result)
-    return result
+    wanted = pick_runtimes(settings.runtimes)
+    torch.set_num_threads(settings.threads)
+    entered = enter(settings, folder, files)
+    results = Results(notes=list(first_notes(settings, entered, wanted)))
+    rules = Rules(settings.duration, settings.seed, settings.baseline)
+    run = _Run(settings, entered, rules, Yardstick(entered.entrants), progress, results)
+    try:
+        for runtime in wanted:
+            if runtime not in ENGINE_RUNTIMES:
+                run.networks(runtime)
+        if settings.load is None:
+            run.engines([name for name in wanted if name in ENGINE_RUNTIMES], build_like)
+    except KeyboardInterrupt:
+        if not results.measured:
+            raise
+        results.interrupted = True
+        results.notes.append("interrupted by Ctrl-C: this is what was measured until then")
+    missed = {} if results.interrupted else _missed(settings, results)
+    if not results.measured:
+        reason = next(iter(missed.values()), results.any_failure())
+        raise UserError(f"nothing could be measured: {reason.removesuffix('.')}.")
+    record = _record(settings, entered, results, command)
+    if settings.roofline and not results.interrupted:
+        record = add_rooflines(record, results.entrants, settings.threads)
+    record = add_explanations(record, results.entrants)
+    write_json(output, record)
+    return Outcome(output, record, results.differing, missed, results.interrupted)
 
 
-def _pick_runtimes(asked: list[str] | None) -> list[str]:
-    present = runtimes_present()
-    for name in asked or []:
-        if name not in present:
-            raise UserError(f"runtime {name}: not usable here; usable are {', '.join(present)}.")
-    return asked or present
+def _missed(settings: Settings, results: Results) -> dict[str, str]:
+    found = {name: results.first_failure(name) for name in settings.runtimes}
+    return {name: reason for name, reason in found.items() if reason is not None}
 
 
-def _unfused(fused: FusedArtifact) -> dict[str, RepVGG]:
-    """The training network as it is and with conv-BN folded; empty where there is none."""
-    if fused.source_form != "train":
-        return {}
-    train = read_weights(source_checkpoint(fused), Reading(**fused.reading)).network.build()
-    return {RAW: train, FOLDED: fold_conv_bn(train)}
-
-
-def _without_interval(contests: list[Contest]) -> list[str]:
-    return [
-        f"{contest.runtime}, batch {contest.batch}: fewer than {INTERVAL_SAMPLES} samples, so no "
-        "interval; give a longer --duration"
-        for contest in contests
-        if any(ratio.low is None for ratio in contest.speedups.values())
-    ]
-
-
-def _runners(
-    name: str, networks: dict[str, RepVGG], size: tuple[int, int], threads: int
-) -> Iterator[tuple[str, Runner]]:
-    runtime, device = name.split("-")
-    for label, network in networks.items():
-        if runtime == "torch":
-            yield label, TorchRunner(network, torch.device(device))
-        else:
-            model = to_onnx(network.cpu(), size).SerializeToString()
-            yield label, OrtRunner(model, device, threads)
-
-
-def _exported_size(folder: ModelFolder) -> tuple[int, int] | None:
-    """The image size of the ONNX model that export left, if there is one."""
-    for path in folder.onnx_files():
-        height, width = read_sidecar(path, OnnxArtifact).input_shape[2:]
-        return height, width
-    return None
-
-
-def _proof_line(proof: dict[str, Any] | None) -> str:
-    if proof is None:
-        return "not proved (fused with --no-verify, or fused before)"
-    ratio = proof.get("end_to_end", {}).get("ratio")
-    return (
-        f"passed, error ratio {ratio:.2g}" if isinstance(ratio, float) else "damaged in the sidecar"
+def _record(settings: Settings, entered: Field, results: Results, command: str) -> BenchRecord:
+    model = entered.model
+    return BenchRecord(
+        command=command,
+        scenario=settings.scenario,
+        model=None if model is None else model.folder.name,
+        architecture=None if model is None else model.fused.architecture,
+        proof=None if model is None else proof_line(model.fused),
+        settings=asdict(settings),
+        environment=environment(settings.threads),
+        subjects=[entrant.subject for entrant in results.entrants.values()],
+        contests=results.contests,
+        served=results.served,
+        notes=results.notes,
     )

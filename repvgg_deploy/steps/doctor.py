@@ -15,7 +15,7 @@ from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import known_targets
 from ..errors import UserError
 from ..optional import available, install_line
-from .bench import runtimes_present
+from .bench_runtimes import runtimes_present
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def examine() -> list[Finding]:
         Finding("cpu", None, f"{cpu_name()}, {os.cpu_count()} cores"),
         *_torch(),
         _onnxruntime(),
+        _openvino(),
         _tensorrt(),
         _rtx(),
         _pycuda(),
@@ -78,6 +79,14 @@ def _onnxruntime() -> Finding:
         p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
     )
     return Finding("onnxruntime", True, f"{ort.__version__} with {providers}")
+
+
+def _openvino() -> Finding:
+    openvino = available("openvino")
+    if openvino is None:
+        detail = "not installed; bench measures on it"
+        return Finding("openvino", None, detail, install_line("openvino"))
+    return Finding("openvino", True, str(openvino.__version__))
 
 
 def _tensorrt() -> Finding:

@@ -51,7 +51,7 @@ def compare_engine(
             truth, own = _run_onnx(reference, engine, samples)
         output = run(engine, samples, batch)
         try:
-            return compare("end to end", truth, own, output, _rounding(engine))
+            return compare("end to end", truth, own, output, rounding_of(engine))
         except UserError as error:
             raise UserError(f"{file.path}: {error}") from error
 
@@ -109,7 +109,7 @@ def _samples(
     return pick_samples(engine, (channels, height, width), takes.min[0], takes.max[0], images)
 
 
-def _rounding(engine: EngineRunner) -> str:
+def rounding_of(engine: EngineRunner) -> str:
     """The precision whose rounding the engine may show at least."""
     precision = engine.artifact.precision
     if precision == "fp32" and engine.artifact.options.get("tf32") is True:

@@ -13,7 +13,7 @@ from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.models.network import RepVGG
 from repvgg_deploy.runners.protocol import run
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math
-from repvgg_deploy.steps.contest import FUSED, RAW
+from repvgg_deploy.steps.bench_subjects import FUSED, RAW
 
 from .networks import DTYPES
 

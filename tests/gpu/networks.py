@@ -12,7 +12,7 @@ from repvgg_deploy.models.network import RepVGG
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.state_dict import fuse_in_place
-from repvgg_deploy.steps.contest import FOLDED, FUSED, RAW
+from repvgg_deploy.steps.bench_subjects import FOLDED, FUSED, RAW
 
 #: A plain one, a grouped one, and one with squeeze-excitation.
 NAMES = ("RepVGG-A0", "RepVGG-B1g4", "RepVGG-D2se")

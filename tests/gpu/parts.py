@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from repvgg_deploy.bench.measure import measure
+from repvgg_deploy.bench.stats import speedup, summarize
 from repvgg_deploy.engine.gpu import absence, this_gpu
 from repvgg_deploy.engine.load import read_engine
 from repvgg_deploy.equivalence.compare import compare
@@ -18,11 +20,12 @@ from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.optional import available
-from repvgg_deploy.runners.onnx_runtime import PROVIDERS, OrtRunner
+from repvgg_deploy.runners.onnx_cuda import OrtCudaRunner
+from repvgg_deploy.runners.onnx_runtime import PROVIDERS
 from repvgg_deploy.runners.protocol import run
 from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math
-from repvgg_deploy.steps.contest import FUSED, RAW, hold_contest
+from repvgg_deploy.steps.bench_subjects import FUSED, RAW
 
 from .engines import engine_chain, rtx_for_this_gpu
 from .equivalence import equivalence
@@ -91,26 +94,31 @@ def onnxruntime_cuda(duration: float) -> Any:
     networks, size = forms(NAMES[0]), ZOO[NAMES[0]].image_size
     models = {k: to_onnx(net, (size, size)).SerializeToString() for k, net in networks.items()}
     samples, cuda = probe_inputs(3, size, size), torch.device("cuda")
-    runners = {label: OrtRunner(model, "cuda") for label, model in models.items()}
+    runners = {label: OrtCudaRunner(model) for label, model in models.items()}
     fused = run(runners[FUSED], samples)
-    contests = [
-        hold_contest("onnxruntime-cuda", runners, (n, 3, size, size), duration, lambda *over: None)
-        for n in BATCHES
-    ]
     with exact_math():
         own = run(TorchRunner(networks[RAW], cuda), samples)
         truth = run(TorchRunner(networks[RAW].double(), cuda), samples)
     return {
         "network": NAMES[0],
         "equivalence": asdict(compare("end to end", truth, own, fused)),
-        "speed": [
-            {
-                "batch": contest.batch,
-                "median_ms": {k: s.median * 1e3 for k, s in contest.summaries.items()},
-                "fused_is_faster_by": {k: asdict(r) for k, r in contest.speedups.items()},
-            }
-            for contest in contests
-        ],
+        "speed": [_onnxruntime_speed(runners, (n, 3, size, size), duration) for n in BATCHES],
+    }
+
+
+def _onnxruntime_speed(
+    runners: Mapping[str, OrtCudaRunner], shape: tuple[int, ...], duration: float
+) -> Any:
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    for runner in runners.values():
+        runner.load(images)
+    seconds = measure({k: runner.step for k, runner in runners.items()}, duration).seconds
+    return {
+        "batch": shape[0],
+        "median_ms": {k: summarize(times).median * 1e3 for k, times in seconds.items()},
+        "fused_is_faster_by": {
+            k: asdict(speedup(times, seconds[FUSED])) for k, times in seconds.items() if k != FUSED
+        },
     }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repvgg_deploy.bench.measure import Step, measure
 from repvgg_deploy.bench.stats import speedup, summarize
 from repvgg_deploy.runners.torch_network import no_tf32
-from repvgg_deploy.steps.contest import FUSED
+from repvgg_deploy.steps.bench_subjects import FUSED
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -14,7 +14,7 @@ from repvgg_deploy.engine.load import read_engine
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.runners.tensorrt.runner import EngineRunner
-from repvgg_deploy.steps.contest import FUSED
+from repvgg_deploy.steps.bench_subjects import FUSED
 
 from .engines import ENGINES, engine_chain, rtx_for_this_gpu
 from .networks import NAMES, forms

@@ -10,7 +10,7 @@ from repvgg_deploy.equivalence.proof import prove_fusion
 from repvgg_deploy.equivalence.samples import probe_inputs
 from repvgg_deploy.models.network import RepVGG
 from repvgg_deploy.runners.torch_network import exact_math
-from repvgg_deploy.steps.contest import FUSED, RAW
+from repvgg_deploy.steps.bench_subjects import FUSED, RAW
 
 from .equivalence import equivalence
 from .networks import DTYPES, NAMES, forms

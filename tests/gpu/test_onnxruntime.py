@@ -11,7 +11,7 @@ from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.runners.onnx_runtime import OrtRunner
 from repvgg_deploy.runners.protocol import run
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math
-from repvgg_deploy.steps.contest import FUSED, RAW
+from repvgg_deploy.steps.bench_subjects import FUSED, RAW
 
 from .networks import NAMES, forms
 from .parts import no_onnxruntime
