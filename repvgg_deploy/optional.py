@@ -14,6 +14,8 @@ EXTRAS = {
     "tensorrt": ("tensorrt", "building and running TensorRT engines on this machine's GPU"),
     "pycuda": ("tensorrt", "running engines"),
     "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
+    "matplotlib": ("report", "the plots of a report"),
+    "jinja2": ("report", "the layout of a report"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

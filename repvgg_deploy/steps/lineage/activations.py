@@ -17,7 +17,7 @@ from ...models.network import RepVGG
 from ...runners.torch_network import exact_math
 from ..calibration import calibrated_on
 from .files import Found
-from .record import BlockActivations, Range
+from .parts import BlockActivations, Range
 from .weights import Pair
 
 #: Images that the ranges are over, and how many of them go through the networks at once.

@@ -16,8 +16,9 @@ from .commands import commands
 from .evaluation import read_evaluation
 from .files import Found, find_files
 from .operators import count_operators
+from .parts import Ranges
 from .proofs import read_proofs
-from .record import Absent, Ranges, Report
+from .record import Absent, Report
 from .speed import read_speed
 from .weights import Pair, read_pair, weight_ranges
 

@@ -14,7 +14,7 @@ from ...sidecar import load_sidecar, sidecar_path
 from ...workspace import ModelFolder
 from ..chain import find_source, folder_files, read_artifact
 from ..chain_contents import Artifact, contradiction
-from .record import FileEntry, Status
+from .parts import FileEntry, Status
 
 _STAGES = ("fused weights", "ONNX model", "engine")
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")

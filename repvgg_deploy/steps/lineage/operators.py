@@ -8,7 +8,7 @@ from ...artifacts import OnnxArtifact, QuantizedArtifact
 from ..inventory import parameters, training_only
 from ..weights import WeightsFile
 from .files import Found
-from .record import Operators
+from .parts import Operators
 
 
 def count_operators(

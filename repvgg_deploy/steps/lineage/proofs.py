@@ -10,7 +10,7 @@ from ...artifacts import FusedArtifact, QuantizedArtifact
 from ..chain_contents import Artifact
 from ..chain_proofs import stored_proof
 from .files import Found
-from .record import Compared, Likeness, Proof, Verdict
+from .parts import Compared, Likeness, Proof, Verdict
 
 
 def read_proofs(files: list[Found]) -> list[Proof]:

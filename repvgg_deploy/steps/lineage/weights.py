@@ -14,7 +14,7 @@ from ...reparam.blocks import TrainBlock, kernel
 from ..verify import average_where_held
 from ..weights import Reading, WeightsFile, read_weights
 from .files import Found
-from .record import BlockWeights, WeightRange
+from .parts import BlockWeights, WeightRange
 
 
 @dataclass(frozen=True)
