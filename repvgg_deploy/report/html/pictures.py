@@ -88,13 +88,13 @@ def _latency(report: Report) -> str:
         )
         for one in _timings(report)
     ]
-    return dots("latency", rows, "ms a step, median and quartiles", zero=True) if rows else ""
+    return dots("latency", rows, "ms a step, median and quartiles", log=True) if rows else ""
 
 
 def _throughput(report: Report) -> str:
     rows = [Row(one.label, _images(one), group=_group(one)) for one in _timings(report)]
     axis = "images a second, 95 % interval of the median"
-    return dots("throughput", rows, axis, zero=True) if rows else ""
+    return dots("throughput", rows, axis, log=True) if rows else ""
 
 
 def _images(one: Timing) -> Dot:
@@ -111,7 +111,7 @@ def _speedup(report: Report) -> str:
         if one.ratio is not None
     ]
     axis = "times as fast as the baseline, 95 % interval"
-    return dots("speedup", rows, axis, line=1.0) if rows else ""
+    return dots("speedup", rows, axis, log=True, line=1.0) if rows else ""
 
 
 def _roofline(report: Report) -> str:
@@ -120,7 +120,6 @@ def _roofline(report: Report) -> str:
         return ""
     points = [
         Point(
-            f"{one.label}, {_short(one.runtime)}",
             one.macs / one.bytes,
             one.macs * one.share / one.ceiling_seconds,
             one.macs / one.ceiling_seconds,
@@ -136,10 +135,6 @@ def _roofline(report: Report) -> str:
         if _positive(macs)
     ]
     return roofline("roofline", points, roofs) if points else ""
-
-
-def _short(runtime: str) -> str:
-    return runtime.removesuffix("-cpu")
 
 
 def _positive(value: object) -> bool:

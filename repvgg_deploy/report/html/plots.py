@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import TYPE_CHECKING, Any
 
 from ..text import shown
@@ -61,6 +62,8 @@ def dots(
 
     ``name`` is that of the plot, for its ids.
     """
+    from matplotlib.ticker import LogLocator
+
     places, groups, height = _layout(rows)
 
     def draw(axes: Axes) -> None:
@@ -79,6 +82,7 @@ def dots(
             )  # fmt: skip
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
             axes.xaxis.set_minor_formatter("")
         elif zero:
@@ -115,7 +119,6 @@ def _dot(axes: Axes, dot: Dot | None, y: float, color: str, *, filled: bool) -> 
 class Point:
     """A network on the roofline: multiply-adds for each byte, and a second."""
 
-    label: str
     intensity: float
     reached: float
     ceiling: float
@@ -123,7 +126,7 @@ class Point:
 
 def roofline(name: str, points: Sequence[Point], roofs: Sequence[tuple[str, float, float]]) -> str:
     """``roofs`` are name, multiply-adds and bytes a second. A line leads up to each ceiling."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator
 
     lows = [min(p.intensity for p in points), *(macs / moved for _, macs, moved in roofs)]
     highs = [max(p.intensity for p in points), *(macs / moved for _, macs, moved in roofs)]
@@ -134,15 +137,15 @@ def roofline(name: str, points: Sequence[Point], roofs: Sequence[tuple[str, floa
             corner = macs / moved
             axes.plot([left, corner, right], [left * moved, macs, macs], color=FIRST, linewidth=1.5)
             axes.text(right, macs * 1.08, _label(roof), ha="right", va="bottom", parse_math=False)
-        for number, point in enumerate(points, 1):
+        for point in points:
             axes.plot([point.intensity] * 2, [point.reached, point.ceiling], color=GRID)
             axes.plot(point.intensity, point.reached, "o", color=SECOND, markersize=5.5)
-            axes.annotate(
-                str(number), (point.intensity, point.reached), (6, -3), textcoords="offset points"
-            )
+        for number, place in _numbers(points):
+            axes.annotate(number, place, (7, -3), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_yscale("log")
         for one in (axes.xaxis, axes.yaxis):
+            one.set_major_locator(LogLocator(subs=(1, 2, 5)))
             one.set_major_formatter(EngFormatter(sep=""))
             one.set_minor_formatter("")
         axes.set_xlim(left, right)
@@ -150,6 +153,16 @@ def roofline(name: str, points: Sequence[Point], roofs: Sequence[tuple[str, floa
         axes.set_ylabel("multiply-adds a second")
 
     return _svg(name, draw, 4.0, both=True)
+
+
+def _numbers(points: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
+    """Numbers from 1 on; those of points that lie on one another are written as one."""
+    written: dict[tuple[int, int], tuple[str, tuple[float, float]]] = {}
+    for number, point in enumerate(points, 1):
+        spot = round(8 * log10(point.intensity)), round(12 * log10(point.reached))
+        before, place = written.get(spot, ("", (point.intensity, point.reached)))
+        written[spot] = (f"{before}, {number}".lstrip(", "), place)
+    return list(written.values())
 
 
 def _style(both: bool) -> Any:

@@ -11,7 +11,7 @@ from ..text import count_text
 from .values import integer, milliseconds, percent, points, times
 
 if TYPE_CHECKING:
-    from ...steps.lineage.record import Accuracy, Report, Timing
+    from ...steps.lineage.record import Accuracy, Report, Speed, Timing
 
 Mood = Literal["good", "bad", "open"]
 
@@ -81,16 +81,16 @@ def _faster(report: Report) -> Answer:
         f"at batch {best.batch} ({milliseconds(best.median)} ms)."
     )
     fused = [one for one in speed.timings if one.kind == "fused" and one.ratio is not None]
-    trust: Mood = "bad" if speed.outdated or speed.doubts else "good"
     if not fused:
         return Answer(question, "no comparison with unfused", fastest, "open")
-    return Answer(
-        question,
-        _span(fused),
-        f"Fused against {speed.baseline or 'the baseline'}, "
-        f"{count_text(len(fused), 'contest')}. {fastest}{_trust(report)}",
-        trust,
+    shown = sum(one.ratio_interval is not None and one.ratio_interval[0] > 1 for one in fused)
+    text = (
+        f"Fused against {speed.baseline or 'the baseline'} in {count_text(len(fused), 'contest')}; "
+        f"the 95 % interval is above 1 in {shown} of them. {fastest}{_trust(speed)}"
     )
+    doubtful = bool(speed.outdated or speed.doubts)
+    mood: Mood = "bad" if doubtful else "good" if shown == len(fused) else "open"
+    return Answer(question, _span(fused), text, mood)
 
 
 def _span(fused: Sequence[Timing]) -> str:
@@ -99,13 +99,13 @@ def _span(fused: Sequence[Timing]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _trust(report: Report) -> str:
-    speed = report.speed
-    assert speed is not None  # _faster
-    text = f" Measured files that have changed since: {', '.join(speed.outdated)}." * bool(
-        speed.outdated
-    )
-    return text + f" {count_text(len(speed.doubts), 'doubt')} about the times." * bool(speed.doubts)
+def _trust(speed: Speed) -> str:
+    text = ""
+    if speed.outdated:
+        text += f" Measured files that have changed since: {', '.join(speed.outdated)}."
+    if speed.doubts:
+        text += f" {count_text(len(speed.doubts), 'doubt')} about the times."
+    return text
 
 
 def _accurate(report: Report) -> Answer:
