@@ -44,6 +44,7 @@ gpu-test: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_figure.py
+	$(BIN)/python docs/make_report_schema.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

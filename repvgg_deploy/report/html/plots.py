@@ -23,8 +23,8 @@ _VARIABLES = {
     INK: "--ink", FAINT: "--faint", GRID: "--grid", FIRST: "--first", SECOND: "--second",
     BAD: "--bad",
 }  # fmt: skip
-#: Inches; 72 SVG units each, which a page at most 560 pixels wide shows about as large.
-WIDTH, ROW = 6.4, 0.2
+#: Inches of 72 units: 374 units are as wide as a telephone, so that text keeps its size there.
+WIDTH, ROW = 5.2, 0.2
 _LONGEST = 30
 
 

@@ -38,9 +38,10 @@ def commands(
     if speed is not None:
         found.append(Command("bench.json", speed.command, True, ""))
     if evaluation is not None:
-        unknown = "how the images were preprocessed and drawn"
-        line = _line("evaluate", "--data", evaluation.data, *place, "--json")
-        found.append(Command(evaluation.path, line, False, unknown))
+        options = ["--data", evaluation.data, *_preprocessing(evaluation.preprocessing)]
+        options += ["--samples", str(evaluation.samples)]
+        line = _line("evaluate", *options, *place, "--json")
+        found.append(Command(evaluation.path, line, False, "--split, --labels"))
     return found
 
 

@@ -24,6 +24,7 @@ def read_evaluation(path: Path, files: list[Found]) -> Evaluation:
         networks = [_network(one) for one in data["networks"]]
         whole = rebuild(tuple[str, str], [data["data"], data["sha256"]])
         samples = rebuild(int, data["samples"])
+        preprocessing = rebuild(dict[str, Any], data["preprocessing"])
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; make it with evaluate --json > {path}.") from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -38,7 +39,7 @@ def read_evaluation(path: Path, files: list[Found]) -> Evaluation:
     ]
     if not ours:
         raise UserError(f"{path}: is of none of this model's files; evaluate the model itself.")
-    return Evaluation(str(path), *whole, samples, ours)
+    return Evaluation(str(path), *whole, samples, preprocessing, ours)
 
 
 def _network(data: dict[str, Any]) -> Accuracy:

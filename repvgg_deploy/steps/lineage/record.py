@@ -91,13 +91,14 @@ class Evaluation:
     data: str
     sha256: str
     samples: int
+    preprocessing: dict[str, Any]
     networks: list[Accuracy]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A line that makes ``target`` again. ``recorded``: as it was typed; else put together from the
-    sidecar, and ``unknown`` says what that does not hold."""
+    """A line that makes ``target`` again. ``recorded``: as it was typed; else it is put together
+    from what is recorded, and ``unknown`` says what is not."""
 
     target: str
     line: str

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...bench.record import SCHEMA, BenchRecord, Contest, Measured, Subject
+from ...errors import UserError
 from ...files import sha256_file
 from .files import Found
 from .intervals import median_interval
@@ -19,16 +20,25 @@ COMMAND = "repvgg-deploy bench"
 
 def read_speed(path: Path, files: list[Found]) -> Speed | Absent:
     """The model's bench.json; where there is none that can be used, what to do about it."""
+    if not path.exists():
+        return Absent("speed", "nothing was measured yet", COMMAND)
+    try:
+        return _speed(_read_bench(path), sha256_file(path), files)
+    except UserError as error:
+        reason = str(error).removesuffix(".")
+    except (OSError, ValueError, OverflowError) as error:
+        reason = f"{path}: cannot be used ({str(error)[:200]})"
+    return Absent("speed", reason, COMMAND)
+
+
+def _read_bench(path: Path) -> BenchRecord:
     try:
         record = read_json(path, BenchRecord)
         if record.schema != SCHEMA:
             raise ValueError(f"it is of schema {record.schema}, not {SCHEMA}")
-        return _speed(record, sha256_file(path), files)
-    except FileNotFoundError:
-        return Absent("speed", "nothing was measured yet", COMMAND)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = f"{path.name} cannot be used ({str(error)[:200]})"
-        return Absent("speed", reason, COMMAND)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be used ({str(error)[:200]}); run bench again.") from error
+    return record
 
 
 def _speed(record: BenchRecord, sha256: str, files: list[Found]) -> Speed:
