@@ -34,6 +34,7 @@ class Page:
         self._number = 0
         self._session: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
+        self.report: dict[str, Any] = {}  # what the test opened, as JSON
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": session["sessionId"]}

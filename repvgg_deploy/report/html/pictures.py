@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def pictures(report: Report) -> dict[str, str]:
-    """SVG by name; one that has nothing to show is left out."""
-    drawn = {
+    """SVG by name; empty where there is nothing to show."""
+    return {
         "proofs": _proofs(report.proofs),
         "weights": _weights(report),
         "activations": _activations(report),
@@ -24,7 +24,6 @@ def pictures(report: Report) -> dict[str, str]:
         "speedup": _speedup(report),
         "roofline": _roofline(report),
     }
-    return {name: svg for name, svg in drawn.items() if svg}
 
 
 def _proofs(proofs: Sequence[Proof]) -> str:
@@ -93,8 +92,7 @@ def _latency(report: Report) -> str:
 
 def _throughput(report: Report) -> str:
     rows = [Row(one.label, _images(one), group=_group(one)) for one in _timings(report)]
-    axis = "images a second, 95 % interval of the median"
-    return dots("throughput", rows, axis, log=True) if rows else ""
+    return dots("throughput", rows, "images a second, 95 % interval", log=True) if rows else ""
 
 
 def _images(one: Timing) -> Dot:
@@ -110,7 +108,7 @@ def _speedup(report: Report) -> str:
         for one in _timings(report)
         if one.ratio is not None
     ]
-    axis = "times as fast as the baseline, 95 % interval"
+    axis = "times as fast, 95 % interval"
     return dots("speedup", rows, axis, log=True, line=1.0) if rows else ""
 
 

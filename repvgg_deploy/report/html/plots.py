@@ -82,7 +82,7 @@ def dots(
             )  # fmt: skip
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_locator(LogLocator(subs=_ticks(*axes.get_xlim())))
             axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
             axes.xaxis.set_minor_formatter("")
         elif zero:
@@ -104,6 +104,11 @@ def _layout(rows: Sequence[Row]) -> tuple[list[float], list[tuple[float, str]], 
         places.append(y)
         y += 1
     return places, groups, max(y, 2) * ROW + 0.7
+
+
+def _ticks(low: float, high: float) -> Sequence[float]:
+    """The fewer in each decade, the more decades there are."""
+    return (1, 3) if high > 50 * low else (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 7)
 
 
 def _dot(axes: Axes, dot: Dot | None, y: float, color: str, *, filled: bool) -> None:

@@ -73,22 +73,24 @@ def _pair(files: list[Found]) -> Pair:
 
 def _ranges(files: list[Found], pair: Pair) -> Ranges:
     """Of weights where they can be read, of activations where there are images as well."""
+    without = [f"before fusion: {pair.without}"] if pair.train is None else []
+    if pair.fused is None:
+        return Ranges([], [], "", 0, [f"after fusion: {pair.without}"])
     weights = weight_ranges(pair)
-    if pair.fused is None or pair.fused.whole is None:
-        without = pair.without if pair.fused is None else pair.fused.partial
-        return Ranges(weights, [], "", 0, without.removesuffix("."))
+    if pair.fused.whole is None:
+        partial = pair.fused.partial.removesuffix(".")
+        return Ranges(weights, [], "", 0, [*without, f"activations: the file {partial}"])
     found = find_images(files)
     if found is None:
-        without = (
-            "no sidecar names images that are here; quantize with --calib records which it took"
-        )
-        return Ranges(weights, [], "", 0, without)
+        why = "no sidecar names images that are here; quantize records those of its --calib"
+        return Ranges(weights, [], "", 0, [*without, f"activations: {why}"])
     images, batches = found
     try:
         activations, samples = measure_activations(pair, batches)
     except (UserError, RuntimeError) as error:  # images that are damaged or do not fit the network
-        return Ranges(weights, [], "", 0, f"{images}: {str(error)[:200]}")
-    return Ranges(weights, activations, images, samples, pair.without)
+        why = f"activations: {images}: {str(error)[:200].removesuffix('.')}"
+        return Ranges(weights, [], "", 0, [*without, why])
+    return Ranges(weights, activations, images, samples, without)
 
 
 def _absent(folder: ModelFolder, files: list[Found]) -> list[Absent]:

@@ -123,14 +123,14 @@ class BlockActivations:
 
 @dataclass(frozen=True)
 class Ranges:
-    """``activations`` are over ``samples`` images of ``images``; empty, and ``without`` says why,
-    where there are none."""
+    """``activations`` are over ``samples`` images of ``images``; ``without`` says what is not there
+    and why."""
 
     weights: list[BlockWeights]
     activations: list[BlockActivations]
     images: str
     samples: int
-    without: str
+    without: list[str]
 
 
 @dataclass(frozen=True)
