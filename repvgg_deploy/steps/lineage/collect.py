@@ -78,8 +78,8 @@ def _ranges(files: list[Found], pair: Pair) -> Ranges:
         return Ranges([], [], "", 0, [f"after fusion: {pair.without}"])
     weights = weight_ranges(pair)
     if pair.fused.whole is None:
-        partial = pair.fused.partial.removesuffix(".")
-        return Ranges(weights, [], "", 0, [*without, f"activations: the file {partial}"])
+        why = "activations: fused weights of blocks are no whole network that could be run here"
+        return Ranges(weights, [], "", 0, [*without, why])
     found = find_images(files)
     if found is None:
         why = "no sidecar names images that are here; quantize records those of its --calib"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ...artifacts import OnnxArtifact, QuantizedArtifact
+from ...reparam.blocks import TrainBlock
 from ..inventory import parameters, training_only
 from ..weights import WeightsFile
 from .files import Found
@@ -25,9 +26,9 @@ def count_operators(
             Operators(train.path.name, False, _of_blocks(train), parameters(train, sorted(kept)))
         )
         if fused is not None:
-            single = {"Conv": len(train.blocks)}
+            single = Counter(map(_fused, train.blocks))
             weights = parameters(fused, list(fused.checkpoint.state))
-            counted.append(Operators(fused.path.name, False, single, weights))
+            counted.append(Operators(fused.path.name, False, dict(single), weights))
     for found in files:
         if isinstance(found.artifact, OnnxArtifact | QuantizedArtifact):
             counts = {name: int(count) for name, count in found.artifact.operators.items()}
@@ -46,3 +47,8 @@ def _of_blocks(weights: WeightsFile) -> dict[str, int]:
         )
         counts["Add"] += len(block.branches) - 1
     return {name: count for name, count in counts.most_common() if count}
+
+
+def _fused(block: TrainBlock) -> str:
+    """A classifier of two branches becomes one as well."""
+    return "Gemm" if any(step.kind == "linear" for step in block.steps()) else "Conv"
