@@ -83,7 +83,7 @@ def dots(
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=_ticks(*axes.get_xlim())))
-            axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
+            axes.xaxis.set_major_formatter(lambda value, _place: _short(value))
             axes.xaxis.set_minor_formatter("")
         elif zero:
             axes.set_xlim(left=0)
@@ -104,6 +104,10 @@ def _layout(rows: Sequence[Row]) -> tuple[list[float], list[tuple[float, str]], 
         places.append(y)
         y += 1
     return places, groups, max(y, 2) * ROW + 0.7
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if value < 1000 else f"{value / 1000:g}k"
 
 
 def _ticks(low: float, high: float) -> Sequence[float]:
@@ -138,10 +142,13 @@ def roofline(name: str, points: Sequence[Point], roofs: Sequence[tuple[str, floa
     left, right = min(lows) / 3, max(highs) * 3
 
     def draw(axes: Axes) -> None:
-        for roof, macs, moved in roofs:
+        for order, (roof, macs, moved) in enumerate(roofs):
             corner = macs / moved
             axes.plot([left, corner, right], [left * moved, macs, macs], color=FIRST, linewidth=1.5)
-            axes.text(right, macs * 1.08, _label(roof), ha="right", va="bottom", parse_math=False)
+            axes.text(  # side by side, since some are nearly as high as others
+                1 - 0.22 * order, macs * 1.08, _label(roof), ha="right", va="bottom",
+                transform=axes.get_yaxis_transform(), parse_math=False,
+            )  # fmt: skip
         for point in points:
             axes.plot([point.intensity] * 2, [point.reached, point.ceiling], color=GRID)
             axes.plot(point.intensity, point.reached, "o", color=SECOND, markersize=5.5)
@@ -149,11 +156,11 @@ def roofline(name: str, points: Sequence[Point], roofs: Sequence[tuple[str, floa
             axes.annotate(number, place, (7, -3), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_xlim(left, right)
         for one in (axes.xaxis, axes.yaxis):
-            one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            one.set_major_locator(LogLocator(subs=_ticks(*one.get_view_interval())))
             one.set_major_formatter(EngFormatter(sep=""))
             one.set_minor_formatter("")
-        axes.set_xlim(left, right)
         axes.set_xlabel("multiply-adds for each byte moved")
         axes.set_ylabel("multiply-adds a second")
 

@@ -80,13 +80,14 @@ def _faster(report: Report) -> Answer:
         f"Most images a second: {integer(best.images_per_second)}, {best.label} on {best.runtime} "
         f"at batch {best.batch} ({milliseconds(best.median)} ms)."
     )
-    fused = [one for one in speed.timings if one.kind == "fused" and one.ratio is not None]
+    alike = [one for one in speed.timings if one.kind == "fused" and one.precision == "fp32"]
+    fused = [one for one in alike if one.ratio is not None]  # other precisions gain by those too
     if not fused:
         return Answer(question, "no comparison with unfused", fastest, "open")
     shown = sum(one.ratio_interval is not None and one.ratio_interval[0] > 1 for one in fused)
     text = (
-        f"Fused against {speed.baseline or 'the baseline'} in {count_text(len(fused), 'contest')}; "
-        f"the 95 % interval is above 1 in {shown} of them. {fastest}{_trust(speed)}"
+        f"Fused in fp32 against {speed.baseline or 'the baseline'} in "
+        f"{count_text(len(fused), 'contest')}; the 95 % interval is above 1 in {shown} of them. {fastest}{_trust(speed)}"
     )
     doubtful = bool(speed.outdated or speed.doubts)
     mood: Mood = "bad" if doubtful else "good" if shown == len(fused) else "open"
