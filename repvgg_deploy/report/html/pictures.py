@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .plots import Dot, Point, Row, dots, roofline
+from .plots import Dot, Row, dots
+from .roof import Point, roofline
 
 if TYPE_CHECKING:
     from ...steps.lineage.parts import Proof

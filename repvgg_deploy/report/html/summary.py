@@ -87,7 +87,8 @@ def _faster(report: Report) -> Answer:
     shown = sum(one.ratio_interval is not None and one.ratio_interval[0] > 1 for one in fused)
     text = (
         f"Fused in fp32 against {speed.baseline or 'the baseline'} in "
-        f"{count_text(len(fused), 'contest')}; the 95 % interval is above 1 in {shown} of them. {fastest}{_trust(speed)}"
+        f"{count_text(len(fused), 'contest')}; the 95 % interval is above 1 in {shown} of them. "
+        f"{fastest}{_trust(speed)}"
     )
     doubtful = bool(speed.outdated or speed.doubts)
     mood: Mood = "bad" if doubtful else "good" if shown == len(fused) else "open"
