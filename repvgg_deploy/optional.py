@@ -15,6 +15,8 @@ EXTRAS = {
     "pycuda": ("tensorrt", "running engines"),
     "ml_dtypes": ("tensorrt", "engines whose inputs or outputs are bfloat16 or float8"),
     "openvino": ("openvino", "measuring on OpenVINO"),
+    "matplotlib": ("report", "the plots of a report"),
+    "jinja2": ("report", "the layout of a report"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

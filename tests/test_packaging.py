@@ -43,7 +43,7 @@ def test_exactly_one_onnxruntime(platform: str) -> None:
     has_gpu_wheel = platform in ("linux-x86", "windows")
     expected = {"onnxruntime-gpu"} if has_gpu_wheel else {"onnxruntime"}
     assert required(platform, "gpu") & both == expected
-    for extra in ("rtx", "tensorrt", "hub", "test", "docs"):
+    for extra in ("rtx", "tensorrt", "hub", "report", "test", "docs"):
         assert not required(platform, extra) & both
 
 

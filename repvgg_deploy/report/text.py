@@ -46,3 +46,8 @@ def counts_text(counts: Mapping[str, int]) -> str:
     """``47 nodes (22 Conv, 22 Relu, ...)``"""
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())
     return f"{sum(counts.values())} nodes ({parts})"
+
+
+def shown(text: str) -> str:
+    """Text from a file in one line, with control characters and changes of direction visible."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -54,6 +54,22 @@ def pick_images(images: ImageSet, samples: int, split: str | None, seed: int) ->
 
 def measured_again(artifact: QuantizedArtifact) -> Iterator[NDArray[np.float32]] | None:
     """The images that an int8 model was judged on; None where they are not here any more."""
+    found = _found_again(artifact)
+    if found is None or found.measured.sha256 != artifact.calibration["measured_sha256"]:
+        return None
+    return found.measured.batches(artifact.input_shape[0] or BATCH)
+
+
+def calibrated_on(artifact: QuantizedArtifact) -> ImageSet | None:
+    """The images that an int8 model was calibrated with; None where they are not here any more."""
+    found = _found_again(artifact)
+    if found is None or found.fit.sha256 != artifact.calibration["sha256"]:
+        return None
+    return found.fit
+
+
+def _found_again(artifact: QuantizedArtifact) -> Calibration | None:
+    """The same draw from what lies there now."""
     record = artifact.calibration
     try:
         images = open_images(
@@ -62,8 +78,6 @@ def measured_again(artifact: QuantizedArtifact) -> Iterator[NDArray[np.float32]]
             split=record.get("split"),
         )
         found = pick_images(images, record["samples"], record.get("split"), record["seed"])
-        if found.measured.sha256 != record["measured_sha256"]:
-            return None
+        return found if "measured_sha256" in record else None
     except (UserError, OSError, KeyError, TypeError, ValueError):
         return None
-    return found.measured.batches(artifact.input_shape[0] or BATCH)

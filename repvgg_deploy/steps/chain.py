@@ -67,7 +67,7 @@ def check_chain(folder: ModelFolder, again: Again) -> Chain:
     """
     if not folder.path.is_dir():
         raise UserError(f"{folder.path}: no such folder; name one under engines/.")
-    files = _files(folder)
+    files = folder_files(folder)
     if not files:
         raise UserError(
             f"{folder.path}: holds nothing that this tool made; name a model's folder, such as "
@@ -84,7 +84,7 @@ def check_chain(folder: ModelFolder, again: Again) -> Chain:
     return chain
 
 
-def _files(folder: ModelFolder) -> list[Path]:
+def folder_files(folder: ModelFolder) -> list[Path]:
     """Artifacts in the order of the pipeline, also those of which only the sidecar is left."""
     left = {path.with_suffix("") for path in folder.path.glob("*.json")} - {
         folder.bench.with_suffix("")
@@ -106,14 +106,14 @@ def _check_file(path: Path, again: Again) -> list[Check]:
     if not sidecar_path(path).exists():
         return [check("hash", None, "it has no sidecar, so nothing is known of it")]
     try:
-        artifact = _read(path)
+        artifact = read_artifact(path)
         differs = contradiction(path, artifact)
     except UserError as error:
         return [check("hash", False, str(error).removeprefix(f"{path}: ").removesuffix("."))]
     if differs:
         return [check("hash", False, differs)]
     found = [check("hash", True)]
-    source, problem = _find_source(path, artifact.source)
+    source, problem = find_source(path, artifact.source)
     unknown = "" if source is not None else f"{artifact.source.path} is not here"
     if isinstance(artifact, EngineArtifact) and source is not None and not problem:
         problem, unknown = _compare_lineage(artifact.lineage, source)
@@ -126,7 +126,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
     return [*found, check("proof", *prove_again(path, artifact, source, again))]
 
 
-def _read(path: Path) -> Artifact:
+def read_artifact(path: Path) -> Artifact:
     if is_named_engine(path):
         return read_sidecar(path, EngineArtifact)
     if not is_onnx(path):
@@ -146,7 +146,7 @@ def _records(path: Path, key: str) -> bool:
         return False  # read_sidecar says what is wrong with it
 
 
-def _find_source(path: Path, source: Source) -> tuple[Path | None, str]:
+def find_source(path: Path, source: Source) -> tuple[Path | None, str]:
     """What ``path`` was made from, None where that is not here; and what is wrong with it."""
     found = path.parent / source.path
     try:

@@ -1,0 +1,141 @@
+"""What a report holds: ``report.json``, all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...bench.record import Explanation, Failure, Roofline, Served
+from ...evaluation.intervals import Interval
+from .parts import FileEntry, Operators, Proof, Ranges
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A subject in a contest; seconds a step, images a second, and 95 % intervals.
+
+    ``quartiles`` are the 25th and 75th percentile; ``interval`` is of the median, from order
+    statistics, None with too few samples, as are ``p90`` and ``p99``. ``ratio`` is the baseline's
+    median over this one's (above 1: faster), None for the baseline.
+    """
+
+    runtime: str
+    batch: int
+    label: str
+    kind: str
+    precision: str
+    file: str | None
+    samples: int
+    median: float
+    quartiles: tuple[float, float]
+    interval: tuple[float, float] | None
+    p90: float | None
+    p99: float | None
+    images_per_second: float
+    ratio: float | None
+    ratio_interval: tuple[float, float] | None
+    steady: bool
+
+
+@dataclass(frozen=True)
+class ContestFailure:
+    runtime: str
+    batch: int
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What bench.json says. ``outdated`` names files that are others now than were measured;
+    ``doubts`` say why times are not to be trusted."""
+
+    command: str
+    scenario: str
+    sha256: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    baseline: str | None
+    timings: list[Timing]
+    failures: list[ContestFailure]
+    served: list[Served]
+    ceilings: list[dict[str, Any]]
+    rooflines: list[Roofline]
+    explanations: list[Explanation]
+    doubts: list[str]
+    notes: list[str]
+    outdated: list[str]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A network on the images of an evaluation; shares with 95 % intervals."""
+
+    name: str
+    file: str
+    runtime: str
+    samples: int
+    top1: Interval | None
+    top5: Interval | None
+    agreement: Interval
+    difference: Interval | None
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate --json`` printed, of this model's files; the first is the reference."""
+
+    path: str
+    data: str
+    sha256: str
+    samples: int
+    preprocessing: dict[str, Any]
+    networks: list[Accuracy]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line that makes ``target`` again. ``recorded``: as it was typed; else it is put together
+    from what is recorded, and ``unknown`` says what is not."""
+
+    target: str
+    line: str
+    recorded: bool
+    unknown: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A section that has nothing to show: why, and the command that makes it."""
+
+    section: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model's whole lineage. A section that is None or empty stands in ``absent``."""
+
+    model: str
+    architecture: str
+    family: str
+    created: str
+    tool: str
+    system: dict[str, str]
+    files: list[FileEntry]
+    proofs: list[Proof]
+    ranges: Ranges
+    operators: list[Operators]
+    speed: Speed | None
+    evaluation: Evaluation | None
+    commands: list[Command]
+    absent: list[Absent]
+    schema: int = SCHEMA
+
+    @property
+    def broken(self) -> list[FileEntry]:
+        """Files that are not what they should be."""
+        return [file for file in self.files if file.status in ("differs", "stale", "missing")]
