@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from repvgg_deploy.bench.roofline import ceilings
+from repvgg_deploy.bench.roofline.peaks import Peaks
+
 from .conftest import Cli
 
 
@@ -91,3 +94,30 @@ def test_a_runtime_that_is_not_here(
     result = cli("bench", "--runtime", "torch-cuda")
     assert result.code == 1
     assert "torch-cuda: not usable here; usable are torch-cpu" in result.err
+
+
+@pytest.mark.parametrize("granted", [1.0, 0.5])
+def test_shares_of_a_ceiling_that_can_be_trusted(
+    cli: Cli, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: float
+) -> None:
+    """Peaks are scripted: measuring them takes ten seconds and an idle machine."""
+    peaks = Peaks({"fp32": 1e9}, 1e12, granted)
+    monkeypatch.setattr(ceilings, "measure_peaks", lambda device, threads: peaks)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cli("fuse", checkpoint).code == 0
+    result = cli("bench", "--duration", "0.1", "--size", "32", "--runtime", "torch-cpu")
+    assert result.code == 0, result.err
+    data = json.loads(Path("engines/ckpt/bench.json").read_text())
+    if granted < 0.9:
+        assert data["rooflines"] == []
+        assert "the threads ran for 50% of the time" in result.err
+        assert "no share of them is given" in result.err
+        return
+    (contest,) = data["contests"]
+    medians = {one["label"]: one["summary"]["median"] for one in contest["measured"]}
+    assert {line["label"] for line in data["rooflines"]} == set(medians)
+    for line in data["rooflines"]:
+        assert line["bound"] == "arithmetic"
+        assert line["ceiling_seconds"] == pytest.approx(line["macs"] / 1e9)
+        assert line["share"] == pytest.approx(line["ceiling_seconds"] / medians[line["label"]])
+    assert "share of this device's ceiling: unfused " in result.err

@@ -34,6 +34,8 @@ def cache_folder() -> Path:
 def add_rooflines(record: BenchRecord, entrants: Entrants, threads: int) -> BenchRecord:
     """The share of this device's measured ceilings that each subject reaches.
 
+    There is none of ceilings that other work has lowered: it would flatter.
+
     Raises:
         UserError: the cache of ceilings cannot be written.
     """
@@ -44,6 +46,8 @@ def add_rooflines(record: BenchRecord, entrants: Entrants, threads: int) -> Benc
         if contest.measured and device not in found:
             found[device], note = find_ceilings(device, threads, cache_folder())
             notes += [note] if note else []
+        if device not in found or found[device].disturbed:
+            continue
         for one in contest.measured:
             try:
                 line = _line(contest, entrants[one.label], found[device])

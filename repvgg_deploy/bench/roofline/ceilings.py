@@ -77,8 +77,8 @@ def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, st
     measured = _measure(device, threads)
     if measured.disturbed:
         notes.append(
-            f"its threads ran for {measured.granted:.0%} of the time, since the CPU had other "
-            "work, so they are too low, and not kept for the next run"
+            f"the threads ran for {measured.granted:.0%} of the time, since the CPU had other "
+            "work, so they are too low: no share of them is given, and they are not kept"
         )
     else:
         write_json(path, measured)
