@@ -24,9 +24,11 @@ def independent(rng: np.random.Generator, rounds: int, spread: float = 0.05) -> 
     return rng.lognormal(0, spread, (2, rounds))
 
 
-def autoregressive(rng: np.random.Generator, rounds: int, memory: float) -> Series:
+def autoregressive(
+    rng: np.random.Generator, rounds: int, memory: float, shock: float = 0.05
+) -> Series:
     """Each series has noise of its own that lasts; AR(1)."""
-    shocks = rng.normal(0, 0.05, (2, rounds))
+    shocks = rng.normal(0, shock, (2, rounds))
     noise = np.empty_like(shocks)
     noise[:, 0] = shocks[:, 0] / np.sqrt(1 - memory**2)
     for i in range(1, rounds):
@@ -58,8 +60,9 @@ NOISES: dict[str, Noise] = {
     "common walk": walking,
     "lasting, 0.3": lambda rng, rounds: autoregressive(rng, rounds, 0.3),
     "lasting, 0.6": lambda rng, rounds: autoregressive(rng, rounds, 0.6),
+    "lasting, 0.9": lambda rng, rounds: autoregressive(rng, rounds, 0.9),
 }
-APART = ("independent, 5 %", "outliers", "lasting, 0.3", "lasting, 0.6")
+APART = ("independent, 5 %", "outliers", "lasting, 0.3", "lasting, 0.6", "lasting, 0.9")
 
 
 def coverage(noise: Noise, rounds: int, repetitions: int, paired: bool) -> float:
