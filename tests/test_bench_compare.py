@@ -357,7 +357,7 @@ def test_what_a_file_says_cannot_pass_for_a_line_of_ours(cli: Cli, tmp_path: Pat
     result = cli("bench", "--compare", *files(tmp_path, bad, record(contest({evil: samples(1)}))))
     assert result.code == 0
     assert "\x1b" not in result.err
-    assert len(result.err.splitlines()) == 4
+    assert len(result.err.splitlines()) == 5
 
 
 def test_old_files_are_compared(cli: Cli) -> None:

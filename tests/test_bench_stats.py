@@ -29,6 +29,7 @@ from .benchmarks.interval_coverage import (
     coverage,
     drifting,
     independent,
+    ratios,
     walking,
     with_outliers,
 )
@@ -106,11 +107,11 @@ def test_rounds_are_drawn_together() -> None:
 @pytest.mark.parametrize("rounds", [20, 60])
 def test_two_steps_of_equal_speed(noise: Noise, rounds: int) -> None:
     """The interval holds 1 in at least 93 of 100 repetitions."""
-    assert coverage(noise, rounds, 100, paired=True) >= 93
+    assert coverage(ratios(noise, rounds, 100, paired=True)) >= 93
 
 
 def test_runs_measured_apart() -> None:
-    assert coverage(independent, 60, 100, paired=False) >= 93
+    assert coverage(ratios(independent, 60, 100, paired=False)) >= 93
 
 
 def test_blocks_are_for_noise_that_lasts() -> None:
@@ -120,7 +121,7 @@ def test_blocks_are_for_noise_that_lasts() -> None:
     def lasting(rng: np.random.Generator, rounds: int) -> Times:
         return autoregressive(rng, rounds, 0.6)
 
-    assert coverage(lasting, 200, 200, paired=True) >= 89
+    assert coverage(ratios(lasting, 200, 200, paired=True)) >= 89
 
 
 def test_an_interval_finds_a_difference() -> None:

@@ -12,8 +12,8 @@ _HEADER = (
     "verdict",
 )  # fmt: skip
 _METHOD = (
-    f"slower, faster: by more than {TOLD:.0%}, beyond the noise within the two runs. What differs "
-    "from one run to the next is not in the intervals; run twice before you believe a change."
+    f"slower, faster: by more than {TOLD:.0%}, beyond the noise within the two runs.\n"
+    "What differs from run to run is in no interval: run twice before you believe a change."
 )
 
 
