@@ -35,6 +35,7 @@ def contest(
     *,
     failures: Sequence[Failure] = (),
     doubts: Sequence[str] = (),
+    conditions: dict[str, Any] | None = None,
 ) -> Contest:
     """The first subject is the baseline."""
     baseline = next(iter(seconds))
@@ -48,7 +49,9 @@ def contest(
         )
         for label, times in seconds.items()
     ]
-    return Contest(runtime, batch, baseline, 0, 6, measured, list(failures), list(doubts))
+    return Contest(
+        runtime, batch, baseline, 0, 6, measured, list(failures), list(doubts), conditions
+    )
 
 
 def record(*contests: Contest, environment: Mapping[str, Any] = {}, **changes: Any) -> BenchRecord:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 
-from repvgg_deploy.bench import stats
+from repvgg_deploy.bench import bootstrap
+from repvgg_deploy.bench.bootstrap import Times, block_length, independent_samples, memory, ranks
+from repvgg_deploy.bench.doubts import doubts
+from repvgg_deploy.bench.measure import Step, Timing, measure
 from repvgg_deploy.bench.stats import (
     Ratio,
     against_itself,
     change,
-    differs,
     drift,
+    relative_change,
     speedup,
     summarize,
     supports,
@@ -23,6 +29,7 @@ from .benchmarks.interval_coverage import (
     coverage,
     drifting,
     independent,
+    ratios,
     walking,
     with_outliers,
 )
@@ -100,20 +107,21 @@ def test_rounds_are_drawn_together() -> None:
 @pytest.mark.parametrize("rounds", [20, 60])
 def test_two_steps_of_equal_speed(noise: Noise, rounds: int) -> None:
     """The interval holds 1 in at least 93 of 100 repetitions."""
-    assert coverage(noise, rounds, 100, paired=True) >= 93
+    assert coverage(ratios(noise, rounds, 100, paired=True)) >= 93
 
 
 def test_runs_measured_apart() -> None:
-    assert coverage(independent, 60, 100, paired=False) >= 93
+    assert coverage(ratios(independent, 60, 100, paired=False)) >= 93
 
 
 def test_blocks_are_for_noise_that_lasts() -> None:
-    """Drawn one by one, samples that are like their neighbours give 73 of 100."""
+    """Drawn one by one, samples that are like their neighbours give 73 of 100; in blocks of a
+    length that does not know how long the noise lasts, 88."""
 
-    def lasting(rng: np.random.Generator, rounds: int) -> stats.Times:
+    def lasting(rng: np.random.Generator, rounds: int) -> Times:
         return autoregressive(rng, rounds, 0.6)
 
-    assert coverage(lasting, 200, 100, paired=True) >= 82
+    assert coverage(ratios(lasting, 200, 200, paired=True)) >= 89
 
 
 def test_an_interval_finds_a_difference() -> None:
@@ -156,14 +164,108 @@ def test_drift_by_hand() -> None:
 
 
 def test_a_against_a() -> None:
-    assert against_itself([1.0, 2.0] * 6) == Ratio(0.5, 0.5, 0.5)
+    """Rounds in pairs: 1 1 2 2 1 1 2 2 differ, 1 2 1 2 do not."""
+    found = against_itself([1.0, 1.0, 2.0, 2.0] * 3)
+    assert (found.ratio, found.steady) == (Ratio(0.5, 0.5, 0.5), False)
+    assert against_itself([1.0, 2.0] * 12).steady
+    assert against_itself([1.0]).steady
+
+
+@pytest.mark.parametrize("subjects", [2, 3])
+def test_a_subject_that_is_faster_right_after_itself_is_one_and_the_same(subjects: int) -> None:
+    """To and fro, a label follows itself more often in odd rounds than in even ones."""
+    labels, rng = [f"{i}" for i in range(subjects)], np.random.default_rng(0)
+    flagged = 0
+    for seed in range(100):
+        clock = ClockWithCaches(rng)
+        steps: dict[str, Step] = {label: partial(clock.run, label) for label in labels}
+        timing = measure(steps, 1.0, seed=seed, clock=clock)
+        flagged += any(not against_itself(times).steady for times in timing.seconds.values())
+    assert flagged <= 3
+
+
+class ClockWithCaches:
+    """A step of 5 ms, 10 % less right after itself, with a noise of 2 %."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.now, self._rng, self._last = 0.0, rng, ""
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, label: str) -> None:
+        self.now += 0.005 * self._rng.lognormal(0, 0.02) * (0.9 if label == self._last else 1)
+        self._last = label
+
+
+def doubted(series: Callable[[], list[float]], contests: int) -> int:
+    """How many contests of six subjects show any doubt."""
+    return sum(
+        bool(doubts(Timing(0, seconds={f"{i}": series() for i in range(6)})))
+        for _ in range(contests)
+    )
+
+
+@pytest.mark.parametrize("rounds", [12, 24, 60])
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_noise_is_no_doubt(monkeypatch: pytest.MonkeyPatch, rounds: int, spread: float) -> None:
+    """In at most 5 % of contests of six, by design 4.7; 9 of 100 or fewer with a chance of 97 %."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)  # the intervals are not looked at
+    rng = np.random.default_rng(2)
+    assert doubted(lambda: rng.lognormal(0, spread, rounds).tolist(), 100) <= 9
+
+
+@pytest.mark.parametrize(("rounds", "spread"), [(24, 0.02), (60, 0.05), (200, 0.1)])
+def test_a_machine_that_slows_down_is_doubted(
+    monkeypatch: pytest.MonkeyPatch, rounds: int, spread: float
+) -> None:
+    """By 10 % from the beginning to the end, so 5 % from half to half."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)
+    rng, slower = np.random.default_rng(2), np.linspace(1, 1.1, rounds)
+    assert doubted(lambda: list(slower * rng.lognormal(0, spread, rounds)), 20) >= 19
+
+
+def test_ranks_by_hand() -> None:
+    assert ranks(np.array([3.0, 1.0, 3.0, 9.0])).tolist() == [2.5, 1.0, 2.5, 4.0]
+
+
+def test_noise_that_lasts_by_hand() -> None:
+    """Ranks 1 to 16 about 8.5: 276.25 of 340. They tell as much as 16 (1 - r) / (1 + r) apart, and
+    (6 x 16 (r / (1 - r^2))^2)^(1/3) = 8.2 is more than a third of them."""
+    times = np.arange(1.0, 17.0)
+    assert memory(times) == pytest.approx(0.8125)
+    assert independent_samples(times) == pytest.approx(1.655, abs=1e-3)
+    assert block_length(times) == 5
+    assert memory(np.array([1.0, 2.0] * 30)) == 0  # unlike its neighbours
+    assert memory(np.full(60, 3.0)) == 0
+    assert block_length(np.full(1000, 3.0)) == 5
+
+
+def test_lasting_noise_takes_long_blocks_and_tells_less() -> None:
     rng = np.random.default_rng(1)
-    flagged = sum(differs(against_itself(list(rng.lognormal(0, 0.05, 80)))) for _ in range(100))
-    assert flagged <= 7
+    independent_ones = rng.lognormal(0, 0.05, 1000)
+    lasting = autoregressive(rng, 1000, 0.9)[0]
+    assert independent_samples(independent_ones) == 1000
+    assert 30 < independent_samples(lasting) < 80  # 1000 / 19
+    assert 40 < block_length(lasting) < 65  # (sqrt(6) 0.9 / 0.19)^(2/3) 10 = 51
+    assert memory(np.where(rng.random(1000) < 0.05, 1e3, lasting)) > 0.7  # outliers hide nothing
+
+
+def test_noise_that_lasts_too_long_gives_no_interval() -> None:
+    rising = [1 + i / 100 for i in range(30)]
+    assert change(rising, rising) == Ratio(1.0, None, None)
+    assert speedup(rising, [1.0] * 30).low is None
+    assert speedup(rising, rising) == Ratio(1.0, 1.0, 1.0)  # what both share is no noise of a ratio
+
+
+def test_a_relative_change_by_hand() -> None:
+    """The machine takes twice as long; the candidate a tenth more than that."""
+    found = relative_change(([2.0] * 6, [1.0] * 6), ([4.0] * 6, [2.2] * 6))
+    assert (found.value, found.low, found.high) == pytest.approx((1.1, 1.1, 1.1))
 
 
 def test_as_many_samples_as_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 150)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 150)
     series = list(np.random.default_rng(0).lognormal(0, 0.1, 10_000))
     ratio = speedup(series, series)
     assert ratio == Ratio(1.0, 1.0, 1.0)

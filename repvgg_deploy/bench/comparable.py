@@ -22,6 +22,8 @@ _MACHINE = {
 #: The same for a contest on a GPU.
 _GPU = {"gpu": "GPU", "driver": "driver", "driver_cuda": "CUDA version of the driver"}
 _GPU_RUNTIMES = ("cuda", "tensorrt", "rtx")
+#: GPU clocks that are further apart than this share are two settings, or one was throttled.
+_CLOCKS_ALIKE = 0.03
 #: Packages by the beginning of a runtime's name.
 _PACKAGES = {
     "torch": ("torch",),
@@ -59,9 +61,10 @@ def why_not(
     """Why no subject of a contest can be compared; None: they can."""
     if other is None:
         return "only the old run has it"
-    on_gpu = any(name in contest.runtime for name in _GPU_RUNTIMES)
-    if on_gpu and (reason := _differing(_GPU, old.environment, new.environment)):
-        return reason
+    if any(name in contest.runtime for name in _GPU_RUNTIMES):
+        reason = _differing(_GPU, old.environment, new.environment)
+        if reason := reason or _other_clock(contest, other):
+            return reason
     packages = (run.environment.get("packages") for run in (old, new))
     before, after = (held if isinstance(held, dict) else {} for held in packages)
     names = {name: name for name in _packages_of(contest.runtime)}
@@ -71,6 +74,23 @@ def why_not(
         if one.doubts:
             return f"the {which} run is unreliable: {'; '.join(one.doubts)}"
     return None
+
+
+def _other_clock(contest: Contest, other: Contest) -> str | None:
+    """Where both runs know the GPU's clock meanwhile (bench/conditions.py)."""
+    before, after = _sm_clock(contest), _sm_clock(other)
+    if before is None or after is None or abs(after / before - 1) <= _CLOCKS_ALIKE:
+        return None
+    return f"the GPU's SM clock was {before:.0f} MHz and is {after:.0f} MHz (medians)"
+
+
+def _sm_clock(contest: Contest) -> float | None:
+    """In MHz; files hold conditions as they like."""
+    found: Any = contest.conditions
+    for key in ("gpu", "sm_clock", "median"):
+        found = found.get(key) if isinstance(found, dict) else None
+    told = isinstance(found, int | float) and not isinstance(found, bool)
+    return float(found) if told and 0 < found < 1e6 else None
 
 
 def _packages_of(runtime: str) -> tuple[str, ...]:

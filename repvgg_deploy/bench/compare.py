@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UserError
+from .change import ALL_MOVED, FEW, Change, Pair, changes_of, moved_alike
 from .comparable import check_machine, other_files, why_not, why_not_subject
-from .record import BenchRecord, Contest, Measured
-from .stats import Ratio, change, differs
-
-FASTER, SLOWER = "faster", "slower"
-SAME, NOISY = "no change beyond noise", "too noisy to tell a change of 5 %"
-FEW = "too few samples to tell"
-#: What an interval has to exclude on both sides before nothing is said to have changed.
-TOLD = 0.05
-
-
-@dataclass(frozen=True)
-class Change:
-    """``ratio`` is the new median over the old one (above 1: slower)."""
-
-    runtime: str
-    batch: int
-    label: str
-    old: float
-    new: float
-    ratio: Ratio
-    verdict: str
+from .record import BenchRecord, Contest
 
 
 @dataclass(frozen=True)
@@ -49,19 +29,19 @@ class Comparison:
     notes: list[str]
 
     def slower_than(self, limit: float) -> list[Change]:
-        """Those that are slower by more than ``limit`` (0.05: 5 %), whole interval beyond it."""
-        return [
-            one for one in self.changes if one.ratio.low is not None and one.ratio.low > 1 + limit
-        ]
+        """Those that are shown to be slower by more than ``limit`` (0.05: 5 %)."""
+        return [one for one in self.changes if one.slower_than(limit)]
 
-    def unjudged(self) -> list[Skipped]:
-        """All that cannot be said not to be slower: skipped, or with too few samples."""
-        few = [
-            Skipped(one.runtime, one.batch, one.label, FEW)
-            for one in self.changes
-            if one.ratio.low is None
-        ]
-        return self.skipped + few
+    def unjudged(self, limit: float) -> list[Skipped]:
+        """All of which that cannot be said: skipped, too few samples, or slower as all are."""
+        found = list(self.skipped)
+        for one in self.changes:
+            low = one.ratio.low
+            if low is None:
+                found.append(Skipped(one.runtime, one.batch, one.label, FEW))
+            elif low > 1 + limit and not one.slower_than(limit):
+                found.append(Skipped(one.runtime, one.batch, one.label, ALL_MOVED))
+        return found
 
 
 def compare(old: BenchRecord, new: BenchRecord) -> Comparison:
@@ -81,21 +61,35 @@ def compare(old: BenchRecord, new: BenchRecord) -> Comparison:
             skipped.append(Skipped(*place, None, reason))
             continue
         assert other is not None
-        for label in _labels(contest, other):
-            before, after = contest.of(label), other.of(label)
-            if before is None or after is None:
-                skipped.append(Skipped(*place, label, _why_missing(label, contest, other)))
-            elif reason := why_not_subject(label, old, new):
-                skipped.append(Skipped(*place, label, reason))
-            else:
-                changes.append(_change(contest, before, after))
+        found, left = _subjects(contest, other, old, new)
+        changes += found
+        skipped += left
     skipped += [Skipped(*place, None, "only the new run has it") for place in news]
     if not changes:
         reasons = dict.fromkeys(one.reason for one in skipped)
         raise UserError(
             f"--compare: nothing of the two runs can be compared: {'; '.join(reasons) or 'empty'}."
         )
-    return Comparison(changes, skipped, [*other_files(old, new), *_moved_alike(changes)])
+    return Comparison(changes, skipped, [*other_files(old, new), *moved_alike(changes)])
+
+
+def _subjects(
+    contest: Contest, other: Contest, old: BenchRecord, new: BenchRecord
+) -> tuple[list[Change], list[Skipped]]:
+    """Of one contest in both runs."""
+    pairs: list[Pair] = []
+    left: list[Skipped] = []
+    for label in _labels(contest, other):
+        before, after = contest.of(label), other.of(label)
+        if before is None or after is None:
+            reason = _why_missing(label, contest, other)
+        elif (differing := why_not_subject(label, old, new)) is not None:
+            reason = differing
+        else:
+            pairs.append(Pair(before, after))
+            continue
+        left.append(Skipped(contest.runtime, contest.batch, label, reason))
+    return changes_of(contest.runtime, contest.batch, pairs, contest.baseline), left
 
 
 def _labels(*contests: Contest) -> list[str]:
@@ -111,37 +105,3 @@ def _why_missing(label: str, contest: Contest, other: Contest) -> str:
             if failure.label == label:
                 return f"it failed in the {which} run: {failure.reason}"
     return f"only the {'new' if contest.of(label) is None else 'old'} run has it"
-
-
-def _change(contest: Contest, before: Measured, after: Measured) -> Change:
-    ratio = change(before.seconds, after.seconds)
-    return Change(
-        contest.runtime,
-        contest.batch,
-        before.label,
-        before.summary.median,
-        after.summary.median,
-        ratio,
-        verdict(ratio),
-    )
-
-
-def verdict(ratio: Ratio) -> str:
-    """What a ratio of new over old shows."""
-    if ratio.low is None or ratio.high is None:
-        return FEW
-    if differs(ratio):
-        return SLOWER if ratio.value > 1 else FASTER
-    return SAME if ratio.low >= 1 - TOLD and ratio.high <= 1 + TOLD else NOISY
-
-
-def _moved_alike(changes: list[Change]) -> Iterator[str]:
-    """All subjects of a contest, changed or not, slower or faster by one factor."""
-    for runtime, batch in dict.fromkeys((one.runtime, one.batch) for one in changes):
-        here = [one for one in changes if (one.runtime, one.batch) == (runtime, batch)]
-        verdicts = {one.verdict for one in here}
-        if len(here) > 1 and (verdicts == {SLOWER} or verdicts == {FASTER}):
-            yield (
-                f"{runtime}, batch {batch}: all subjects are {here[0].verdict}, so it may be the "
-                "machine that changed"
-            )

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from .measure import Timing
-from .stats import INTERVAL_SAMPLES, Ratio, against_itself, differs, drift
+from .stats import INTERVAL_SAMPLES, against_itself, drift
 
 
 def doubts(timing: Timing) -> list[str]:
-    """Sentences that mark the measurement as unreliable; empty where nothing does."""
+    """Sentences that mark the times as unreliable; empty where nothing does.
+
+    An interruption is none: what was measured before it is as good as any.
+    """
     found = [
         f"{label} was not seen to get steady in {timing.warm_up_rounds} rounds of warm-up"
         for label in timing.unsteady
     ]
-    if timing.interrupted:
-        found.append("the measurement was interrupted")
     for label, seconds in timing.seconds.items():
-        if not (moved := drift(seconds)).steady:
-            found.append(f"{label} drifted: first half / second half {_text(moved.ratio)}")
-        if differs(itself := against_itself(seconds)):
-            found.append(f"{label} differs from itself: even / odd rounds {_text(itself)}")
+        if not (halves := drift(seconds)).steady:
+            found.append(
+                f"{label} drifted: the second half of its times is {1 / halves.ratio.value:.2f} "
+                "times the first"
+            )
+        if not (itself := against_itself(seconds)).steady:
+            found.append(
+                f"{label} differs from itself: every other pair of rounds is "
+                f"{1 / itself.ratio.value:.2f} times the rest"
+            )
     fewest = min(map(len, timing.seconds.values()), default=0)
     if fewest < INTERVAL_SAMPLES:
         found.append(
@@ -26,7 +33,3 @@ def doubts(timing: Timing) -> list[str]:
             "give a longer --duration"
         )
     return found
-
-
-def _text(ratio: Ratio) -> str:
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"

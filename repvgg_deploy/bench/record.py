@@ -70,8 +70,9 @@ class Contest:
 
     ``baseline`` is the label of the one that the others are held against. ``doubts`` say why the
     times are not to be trusted: drift, an outside load, results that differ; empty where there is
-    nothing to say. ``seed`` drew the orders; it and ``warm_up_rounds`` are None where a file of
-    schema 1 did not say.
+    nothing to say. A contest with doubts is not compared with another run, so nothing else belongs
+    there. ``seed`` drew the orders; it and ``warm_up_rounds`` are None where a file of schema 1 did
+    not say. ``conditions`` are clocks, load and the like meanwhile (bench/conditions.py).
     """
 
     runtime: str

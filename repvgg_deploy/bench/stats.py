@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Times = NDArray[np.float64]
+from .bootstrap import FEWEST, Estimate, alone, in_turn, ranks
 
 #: The chance that no sample lies beyond a percentile that is printed is at most this.
 _BEYOND = 0.025
 #: Tukey's fences are this many interquartile ranges from the quartiles (Tukey, 1977).
 _FENCE = 1.5
-#: The fewest samples of each from which a ratio gets an interval: fewer hide their own spread.
-INTERVAL_SAMPLES = 6
-RESAMPLES = 2000
+#: The fewest rounds from which a ratio gets an interval.
+INTERVAL_SAMPLES = FEWEST
 #: A median that moved by no more than this share within a run is no matter.
 LARGEST_DRIFT = 0.03
+#: Standard deviations that leave 0.4 % in both tails together: a twelfth of 5 %, because a contest
+#: of six subjects makes twelve checks.
+_DOUBTED = 2.878
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Summary:
 class Ratio:
     """One median over another, with a 95 % interval.
 
-    ``low`` and ``high`` are None where there are too few samples for an interval.
+    ``low`` and ``high`` are None where there are too few samples for an interval, or noise lasts
+    so long that they amount to too few.
     """
 
     value: float
@@ -56,7 +59,8 @@ class Ratio:
 @dataclass(frozen=True)
 class Drift:
     """The median of the first half of the samples over that of the second (above 1: it got
-    faster); ``steady`` is False where that differs from 1 by more than the spread explains."""
+    faster); ``steady`` is False where that differs from 1 by more than LARGEST_DRIFT, and the
+    halves by more than independent noise does in 0.4 % of cases."""
 
     ratio: Ratio
     steady: bool
@@ -99,69 +103,65 @@ def summarize(seconds: Sequence[float]) -> Summary:
 def speedup(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> Ratio:
     """Median of the baseline over that of the candidate (above 1: faster); samples of one round
     stand at one place in both."""
-    rounds = min(len(baseline), len(candidate))
-    both = np.array([baseline[:rounds], candidate[:rounds]], dtype=float)
-    value = float(np.median(both[0]) / np.median(both[1]))
-    if rounds < INTERVAL_SAMPLES:
-        return Ratio(value, None, None)
-    medians = _resampled_medians(both, np.random.default_rng(seed))
-    return _interval(value, medians[0] / medians[1])
+    return _ratio(in_turn(baseline, candidate, np.random.default_rng(seed)))
 
 
 def change(old: Sequence[float], new: Sequence[float], *, seed: int = 0) -> Ratio:
     """Median of the new over that of the old (above 1: slower); the two were measured apart."""
-    value = float(np.median(new) / np.median(old))
-    if min(len(old), len(new)) < INTERVAL_SAMPLES:
-        return Ratio(value, None, None)
     rng = np.random.default_rng(seed)
-    above, below = (
-        _resampled_medians(np.array([times], dtype=float), rng)[0] for times in (new, old)
-    )
-    return _interval(value, above / below)
+    return _ratio(alone(new, rng).over(alone(old, rng)))
+
+
+def relative_change(
+    old: tuple[Sequence[float], Sequence[float]],
+    new: tuple[Sequence[float], Sequence[float]],
+    *,
+    seed: int = 0,
+) -> Ratio:
+    """``change`` of a subject held against that of the baseline; each run gives the samples of both
+    (baseline first), taken in turn. What a whole run has, both share, and it cancels."""
+    rng = np.random.default_rng(seed)
+    return _ratio(in_turn(*old, rng).over(in_turn(*new, rng)))
 
 
 def drift(seconds: Sequence[float]) -> Drift:
     """First half against second half."""
     half = len(seconds) // 2
-    if not half:
-        return Drift(Ratio(1.0, None, None), steady=True)
-    ratio = change(seconds[-half:], seconds[:half])
-    return Drift(ratio, steady=not differs(ratio))
+    return _drift(seconds[:half], seconds[len(seconds) - half :])
 
 
-def against_itself(seconds: Sequence[float]) -> Ratio:
-    """A against A: even rounds over odd ones, which nothing should tell apart."""
-    return speedup(seconds[0::2], seconds[1::2])
+def against_itself(seconds: Sequence[float]) -> Drift:
+    """A against A: rounds 0, 1, 4, 5, ... as the first half, and 2, 3, 6, 7, ... as the second.
 
-
-def differs(ratio: Ratio) -> bool:
-    """The ratio is not 1: by more than LARGEST_DRIFT, and beyond its interval."""
-    if ratio.low is None or ratio.high is None:
-        return False
-    return abs(ratio.value - 1) > LARGEST_DRIFT and not ratio.low <= 1 <= ratio.high
-
-
-def _resampled_medians(series: Times, rng: np.random.Generator) -> Times:
-    """Medians of resampled series, [S, N] -> [S, RESAMPLES]; all series are drawn alike.
-
-    Circular block bootstrap (Politis and Romano, 1992): neighbours in time are alike, and drawn one
-    by one they make the interval too narrow. Blocks grow with the cube root of N, to 2 at 27 and 5
-    at 1,000: longer ones leave too few of them. docs/benchmarking.md has what was simulated.
+    Nothing should tell them apart. Even and odd rounds are not alike: at the turn of a pair its
+    last step runs twice in a row, and so is always the first of an odd round.
     """
-    n = series.shape[1]
-    length = max(1, round((n / 8) ** (1 / 3)))
-    blocks = -(-n // length)
-    medians = np.empty((len(series), RESAMPLES))
-    rows = max(1, 1_000_000 // n)
-    for begin in range(0, RESAMPLES, rows):
-        count = min(rows, RESAMPLES - begin)
-        starts = rng.integers(0, n, (count, blocks, 1))
-        drawn = ((starts + np.arange(length)) % n).reshape(count, -1)[:, :n]
-        medians[:, begin : begin + count] = np.median(series[:, drawn], axis=2)
-    return medians
+    halves: tuple[list[float], list[float]] = ([], [])
+    for i, time in enumerate(seconds):
+        halves[i // 2 % 2].append(time)
+    return _drift(*halves)
 
 
-def _interval(value: float, ratios: Times) -> Ratio:
+def _drift(first: Sequence[float], second: Sequence[float]) -> Drift:
+    if not first or not second:
+        return Drift(Ratio(1.0, None, None), steady=True)
+    ratio = change(second, first)
+    moved = abs(ratio.value - 1) > LARGEST_DRIFT
+    return Drift(ratio, steady=not (moved and _told_apart(first, second)))
+
+
+def _told_apart(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Wilcoxon's rank sum test in its normal approximation (Mann and Whitney, 1947), which takes
+    six samples of each. It has no blocks: noise that lasts as long as half a run is drift."""
+    n, m = len(a), len(b)
+    above = float(ranks(np.array([*a, *b]))[:n].sum()) - n * (n + 1) / 2
+    deviation = math.sqrt(n * m * (n + m + 1) / 12)
+    return abs(above - n * m / 2) > _DOUBTED * deviation
+
+
+def _ratio(estimate: Estimate) -> Ratio:
     """Bootstrap percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
-    low, high = np.percentile(ratios, (2.5, 97.5)).tolist()
-    return Ratio(value, low, high)
+    if estimate.drawn is None:
+        return Ratio(estimate.value, None, None)
+    low, high = np.percentile(estimate.drawn, (2.5, 97.5)).tolist()
+    return Ratio(estimate.value, low, high)

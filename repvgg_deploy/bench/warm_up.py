@@ -10,6 +10,9 @@ import numpy as np
 ALIKE = 0.05
 #: Seconds that clocks do not tell apart: steps of microseconds differ by that and mean nothing.
 TICK = 1e-7
+#: The notch of a median, to each side, in interquartile ranges over the root of the samples: where
+#: notches overlap, medians do not differ at 95 % confidence (McGill, Tukey and Larsen, 1978).
+NOTCH = 1.57
 #: A block is of this many rounds at least, or lasts this many seconds.
 BLOCK_ROUNDS, BLOCK_SECONDS = 3, 1.0
 
@@ -20,9 +23,11 @@ class WarmUp:
     A block is BLOCK_ROUNDS rounds, or fewer that last BLOCK_SECONDS, and never shorter than
     ``shortest`` seconds: rounds of microseconds say nothing about clocks that take milliseconds to
     rise. A step is steady once the medians of two blocks in a row differ by no more than ALIKE, or
-    than the interquartile range of the later block, which on a noisy machine is more. (The earlier
-    block's would hold the fall from cold to warm.) Each step is held against itself, so that a slow
-    one does not hide a fast one, and stays steady: whether it moves later is for the drift check.
+    than twice the notch of the later block (the earlier one's would hold the fall from cold to
+    warm), which on a noisy machine is more. Blocks of three noisy rounds so end the warm-up
+    soon, and cannot see what falls by less than their noise; the drift check has all samples. Each
+    step is held against itself, so that a slow one does not hide a fast one, and stays steady:
+    whether it moves later is for the drift check.
     """
 
     def __init__(self, labels: list[str], shortest: float, start: float) -> None:
@@ -48,11 +53,15 @@ class WarmUp:
         quartiles = {
             label: np.percentile(times, (25, 50, 75)).tolist() for label, times in block.items()
         }
+        notches = {
+            label: NOTCH * (q75 - q25) / len(block[label]) ** 0.5
+            for label, (q25, _, q75) in quartiles.items()
+        }
         moved = {
             label
-            for label, (q25, median, q75) in quartiles.items()
+            for label, (_, median, _) in quartiles.items()
             if label not in self._before
-            or abs(median - self._before[label]) > max(ALIKE * median, q75 - q25, TICK)
+            or abs(median - self._before[label]) > max(ALIKE * median, 2 * notches[label], TICK)
         }
         self.unsteady = [label for label in self.unsteady if label in moved]
         self._before = {label: median for label, (_, median, _) in quartiles.items()}

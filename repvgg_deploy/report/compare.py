@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from ..bench.compare import Change, Comparison, Skipped
+from ..bench.change import TOLD, Change
+from ..bench.compare import Comparison, Skipped
+from ..bench.stats import Ratio
 from .text import one_line, table
 
-_HEADER = ("runtime", "network", "batch", "old ms", "new ms", "new / old [95 %]", "verdict")
+_HEADER = (
+    "runtime", "network", "batch", "old ms", "new ms", "new / old [95 %]", "against baseline",
+    "verdict",
+)  # fmt: skip
+_METHOD = (
+    f"slower, faster: by more than {TOLD:.0%}, beyond the noise within the two runs.\n"
+    "What differs from run to run is in no interval: run twice before you believe a change."
+)
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -14,6 +23,7 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(
         [
             table(_HEADER, rows, left=2),
+            _METHOD,
             *(f"not compared: {skipped_text(one)}" for one in comparison.skipped),
             *(f"note: {one_line(note)}" for note in comparison.notes),
         ]
@@ -27,14 +37,14 @@ def _row(change: Change) -> tuple[str, ...]:
         str(change.batch),
         f"{change.old * 1e3:.3f}",
         f"{change.new * 1e3:.3f}",
-        ratio_text(change),
+        ratio_text(change.ratio),
+        "" if change.relative is None else ratio_text(change.relative),
         change.verdict,
     )
 
 
-def ratio_text(change: Change) -> str:
-    """``1.08 [1.06, 1.10]``"""
-    ratio = change.ratio
+def ratio_text(ratio: Ratio) -> str:
+    """``1.080 [1.060, 1.100]``"""
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.3f}"
     return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
