@@ -25,6 +25,10 @@ from .weights import TORCH_DTYPE
 
 #: Images of a batch whose outputs are compared.
 _COMPARED = 4
+#: Times the rounding error that torch makes itself. Wider than a proof's limit of 8: a runtime that
+#: convolves by Winograd's algorithm rounds worse (OpenVINO's fp32: up to 11 times on RepVGG-A0), and
+#: here the question is only whether it is the same network.
+SAME_NETWORK = 64.0
 #: In decibel, of an int8 model's logits beside those of its graph run as it stands. Optimised, a
 #: runtime rounds elsewhere, and integers on an edge fall to the other side. Two networks that have
 #: nothing to do with each other reach -3.
@@ -38,8 +42,7 @@ class Yardstick:
     """What entrants of each origin ought to give, found out when it is first needed.
 
     The truth is the origin's first torch network in float64, else the ONNX graph in float64; the
-    bound is that of every proof of this tool, a multiple of the rounding error that torch itself
-    makes in the entrant's precision.
+    bound is a multiple of the rounding error that torch itself makes in the entrant's precision.
     """
 
     def __init__(self, entrants: Sequence[Entrant]) -> None:
@@ -62,7 +65,7 @@ class Yardstick:
         truth, own = self._reference(entrant, images[:few], rounding)
         if truth.shape != output[:few].shape:
             return f"gives {output.shape[1:]} logits an image, not {truth.shape[1:]}"
-        found = compare(entrant.label, truth, own, output[:few], rounding)
+        found = compare(entrant.label, truth, own, output[:few], rounding, SAME_NETWORK)
         return "" if found.passed else found.reason
 
     def _reference(self, entrant: Entrant, images: Images, rounding: str) -> tuple[Array, Array]:
