@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.rebuild import read_json, rebuild
 from repvgg_deploy.report.html.page import html, markdown
 from repvgg_deploy.sidecar import to_json
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.intervals import median_interval
-from repvgg_deploy.steps.lineage.rebuild import read_json, rebuild
 from repvgg_deploy.steps.lineage.record import Report
 from repvgg_deploy.workspace import ModelFolder
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import UserError
 from ...evaluation.tally import Scores
+from ...rebuild import read_json, rebuild
 from .files import Found
-from .rebuild import read_json, rebuild
 from .record import Accuracy, Evaluation
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...bench.record import SCHEMA, BenchRecord, Contest, Measured, Subject
+from ...bench.read import read_bench
+from ...bench.record import BenchRecord, Contest, Measured, Subject
 from ...errors import UserError
 from ...files import sha256_file
 from .files import Found
 from .intervals import median_interval
-from .rebuild import read_json
 from .record import Absent, ContestFailure, Speed, Timing
 
 COMMAND = "repvgg-deploy bench"
@@ -23,22 +23,12 @@ def read_speed(path: Path, files: list[Found]) -> Speed | Absent:
     if not path.exists():
         return Absent("speed", "nothing was measured yet", COMMAND)
     try:
-        return _speed(_read_bench(path), sha256_file(path), files)
+        return _speed(read_bench(path), sha256_file(path), files)
     except UserError as error:
         reason = str(error).removesuffix(".")
     except (OSError, ValueError, OverflowError) as error:
         reason = f"{path}: cannot be used ({str(error)[:200]})"
     return Absent("speed", reason, COMMAND)
-
-
-def _read_bench(path: Path) -> BenchRecord:
-    try:
-        record = read_json(path, BenchRecord)
-        if record.schema != SCHEMA:
-            raise ValueError(f"it is of schema {record.schema}, not {SCHEMA}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be used ({str(error)[:200]}); run bench again.") from error
-    return record
 
 
 def _speed(record: BenchRecord, sha256: str, files: list[Found]) -> Speed:
