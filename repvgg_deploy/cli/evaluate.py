@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import data_options, options
-from .console import print_json, say, spinner, uninterrupted
+from .console import made, print_json, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 from .subject import refuse_options
+
+if TYPE_CHECKING:
+    from ..steps.evaluate import Evaluation
 
 
 @click.command("evaluate")
@@ -76,7 +80,8 @@ def command(
     reference. Without any, everything of the current model is evaluated, and the reference is the
     unfused checkpoint; what cannot be run here is left out, and said so. Prints top-1 and top-5,
     the agreement with the reference, the difference in top-1, each with its 95 % interval, and how
-    far the logits are from the reference's (SQNR). Without --preprocess and its like, images are
+    far the logits are from the reference's (SQNR); of the current model that is left in
+    engines/<model>/evaluation.json, for report. Without --preprocess and its like, images are
     preprocessed as those that an int8 model among them was calibrated with.
     """
     if files:
@@ -87,25 +92,22 @@ def command(
         from ..data.image_set import open_images
         from ..errors import UserError
         from ..optional import available
-        from ..report.evaluate import confusion_text, evaluation_text
-        from ..report.text import count_text, one_line
+        from ..report.text import count_text
         from ..steps.candidates import model_entries, named_entries
-        from ..steps.evaluate import default_preprocessing, evaluate
+        from ..steps.evaluate import default_preprocessing, evaluate, keep_evaluation
         from ..steps.weights import Reading
         from ..workspace import Workspace
         from .progress import share_progress
 
         available("onnxruntime")  # imported now: a signal amid that looks like its absence
-    if files:
-        entries = named_entries(files, Reading(eps, family, ema))
-    else:
-        entries = model_entries(Workspace(engines).model(model))
+    folder = None if files else Workspace(engines).model(model)
+    reading = Reading(eps, family, ema)
+    entries = named_entries(files, reading) if folder is None else model_entries(folder)
     how = preprocessing.pick(default_preprocessing(entries))
     images = open_images(data, how, labels, split)
     if confusion and images.labels is None:
         raise UserError(f"{data}: has no labels to count --confusion by; give --labels.")
-    if samples is not None:
-        images = images.take(samples)
+    images = images if samples is None else images.take(samples)
     with share_progress("evaluating") as progress:
         result = evaluate(
             entries,
@@ -115,12 +117,23 @@ def command(
             other_preprocessing=allow_other_preprocessing,
             progress=progress,
         )
+    _say_tables(result, confusion)
+    count = count_text(len(result.networks), "network")
+    count += f" on {count_text(result.samples, 'image')}"
+    if folder is None:
+        say(f"{count}  {elapsed}")
+    else:
+        made(keep_evaluation(result, folder), elapsed, count)
+    if as_json:
+        print_json(result.to_dict())
+
+
+def _say_tables(result: Evaluation, confusion: bool) -> None:
+    from ..report.evaluate import confusion_text, evaluation_text
+    from ..report.text import one_line
+
     for line in evaluation_text(result).splitlines():
         say(one_line(line))
     if confusion:
         for network in result.networks:
             say(confusion_text(network, result.classes))
-    count = count_text(len(result.networks), "network")
-    say(f"{count} on {count_text(result.samples, 'image')}  {elapsed}")
-    if as_json:
-        print_json(result.to_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ from ..data.recorded import recorded_preprocessing
 from ..engine.engine_file import is_engine
 from ..errors import UserError
 from ..evaluation.tally import Scores, Tally
+from ..files import sha256_file
 from ..runners.torch_network import no_tf32, pick_device
+from ..sidecar import write_json
+from ..workspace import ModelFolder
 from .candidates import Candidate, Entry, load_candidate
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One network; ``runtime`` says what ran it."""
+    """One network; ``runtime`` says what ran it. ``sha256`` is of the file, None where there is
+    none at ``path``: on a model hub."""
 
     name: str
     path: Path
+    sha256: str | None
     runtime: str
     scores: Scores
 
@@ -85,7 +90,9 @@ def evaluate(
         stack.enter_context(no_tf32())
         tallies = _count(candidates, images, with_confusion, progress)
     networks = [
-        Evaluated(candidate.name, candidate.path, candidate.how, tally.scores())
+        Evaluated(
+            candidate.name, candidate.path, _sha256(candidate.path), candidate.how, tally.scores()
+        )
         for candidate, tally in zip(candidates, tallies, strict=True)
     ]
     return Evaluation(
@@ -98,6 +105,19 @@ def evaluate(
         networks=networks,
         left_out=left_out,
     )
+
+
+def keep_evaluation(evaluation: Evaluation, folder: ModelFolder) -> Path:
+    """Write it, without confusions, where ``report`` looks for it; returns where that is."""
+    networks = [
+        replace(one, scores=replace(one.scores, confusion=None)) for one in evaluation.networks
+    ]
+    write_json(folder.evaluation, replace(evaluation, networks=networks).to_dict())
+    return folder.evaluation
+
+
+def _sha256(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
 
 
 def _check_preprocessing(entry: Entry, images: ImageSet) -> None:

@@ -75,13 +75,15 @@ def _environment(*, escape: bool) -> Environment:
 def _render(
     environment: Environment, name: str, report: Report, json_name: str, **more: Any
 ) -> str:
-    speed = report.speed
+    speed, evaluation = report.speed, report.evaluation
     return environment.get_template(name).render(
         report=report,
         json_name=json_name,
         answers=summarize(report),
         tree=tree(report.files),
         tradeoff=tradeoff(report),
+        doubted={(one.runtime, one.batch) for one in speed.doubts} if speed else set(),
+        changed=[one.file for one in evaluation.networks if one.changed] if evaluation else [],
         operator_names=operator_names(report),
         environment=[] if speed is None else list(flat(speed.environment)),
         settings=[] if speed is None else list(flat(speed.settings)),

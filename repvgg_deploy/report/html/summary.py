@@ -116,7 +116,7 @@ def _accurate(report: Report) -> Answer:
         return answer
     likeness = [proof.likeness for proof in report.proofs if proof.likeness is not None]
     if not likeness:
-        text = "No evaluation was given and nothing is quantized."
+        text = "Run repvgg-deploy evaluate."
         return Answer(question, "not measured", text, "open")
     one = likeness[0]
     if one.agreement is None:
