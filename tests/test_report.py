@@ -390,7 +390,7 @@ def test_failures_and_doubts_stand_beside_the_times(model: ModelFolder) -> None:
     for words in ("onnxruntime-cpu, batch 8: fused drifted", "batch 8, bf16.onnx: this runtime"):
         assert words in page[page.index('id="speed"') : page.index('id="timing-table"')]
     table = page[page.index('id="timing-table"') : page.index('id="detail-table"')]
-    assert table.count(">doubts</span>") == table.count(">none</span>") == 3  # of batch 8, and 1
+    assert table.count(">yes</span>") == table.count(">none</span>") == 3  # of batch 8, and 1
     assert "**Doubt:** onnxruntime-cpu, batch 8: fused drifted" in text
     assert "**No time:** onnxruntime-cpu, batch 8, bf16.onnx: this runtime has no bf16" in text
     assert '<span class="word bad">power</span>' in page  # the GPU was throttled

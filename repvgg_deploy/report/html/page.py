@@ -11,7 +11,7 @@ from ...optional import require
 from ..text import shown
 from .pictures import pictures
 from .summary import summarize
-from .tables import basename, flat, operator_names, tradeoff, tree, worst
+from .tables import basename, by_contest, flat, operator_names, tradeoff, tree, worst
 from .values import FORMATS
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def _render(
         answers=summarize(report),
         tree=tree(report.files),
         tradeoff=tradeoff(report),
-        doubted={(one.runtime, one.batch) for one in speed.doubts} if speed else set(),
+        doubts={} if speed is None else by_contest(speed.doubts),
         changed=[one.file for one in evaluation.networks if one.changed] if evaluation else [],
         operator_names=operator_names(report),
         environment=[] if speed is None else list(flat(speed.environment)),
-        settings=[] if speed is None else list(flat(speed.settings)),
+        settings=[] if speed is None else list(flat(speed.settings, "not given")),
         **more,
     )
 
