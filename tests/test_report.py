@@ -20,6 +20,7 @@ import torch
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.rebuild import read_json, rebuild
 from repvgg_deploy.report.html.page import html, markdown
+from repvgg_deploy.report.html.summary import summarize
 from repvgg_deploy.sidecar import to_json
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.intervals import median_interval
@@ -394,6 +395,21 @@ def test_failures_and_doubts_stand_beside_the_times(model: ModelFolder) -> None:
     assert "**Doubt:** onnxruntime-cpu, batch 8: fused drifted" in text
     assert "**No time:** onnxruntime-cpu, batch 8, bf16.onnx: this runtime has no bf16" in text
     assert '<span class="word bad">power</span>' in page  # the GPU was throttled
+
+
+def test_the_headline_leaves_out_ratios_of_too_few_samples(model: ModelFolder) -> None:
+    def without_interval(data: dict[str, Any], contests: int) -> None:
+        for contest in data["contests"][:contests]:
+            contest["measured"][1]["ratio"].update(value=9.0, low=None, high=None)
+
+    edit(model.bench, lambda data: without_interval(data, 1))
+    faster = summarize(collect(model))[2]
+    assert faster.short == "2.00\N{MULTIPLICATION SIGN}"
+    assert (
+        "in 1 contest; the 95 % interval is above 1 in 1 of them; 1 more had too few" in faster.text
+    )
+    edit(model.bench, lambda data: without_interval(data, 2))
+    assert summarize(collect(model))[2].short == "too few samples to say"
 
 
 def test_a_benchmark_of_an_older_schema(model: ModelFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from ..errors import UserError
 from ..evaluation.tally import Scores, Tally
 from ..files import sha256_file
 from ..runners.torch_network import no_tf32, pick_device
-from ..sidecar import write_json
-from ..workspace import ModelFolder
 from .candidates import Candidate, Entry, load_candidate
 
 
@@ -90,10 +88,9 @@ def evaluate(
         stack.enter_context(no_tf32())
         tallies = _count(candidates, images, with_confusion, progress)
     networks = [
-        Evaluated(
-            candidate.name, candidate.path, _sha256(candidate.path), candidate.how, tally.scores()
-        )
-        for candidate, tally in zip(candidates, tallies, strict=True)
+        Evaluated(one.name, one.path, sha256, one.how, tally.scores())
+        for one, tally in zip(candidates, tallies, strict=True)
+        for sha256 in [sha256_file(one.path) if one.path.is_file() else None]
     ]
     return Evaluation(
         data=images.path,
@@ -105,19 +102,6 @@ def evaluate(
         networks=networks,
         left_out=left_out,
     )
-
-
-def keep_evaluation(evaluation: Evaluation, folder: ModelFolder) -> Path:
-    """Write it, without confusions, where ``report`` looks for it; returns where that is."""
-    networks = [
-        replace(one, scores=replace(one.scores, confusion=None)) for one in evaluation.networks
-    ]
-    write_json(folder.evaluation, replace(evaluation, networks=networks).to_dict())
-    return folder.evaluation
-
-
-def _sha256(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
 
 
 def _check_preprocessing(entry: Entry, images: ImageSet) -> None:
