@@ -47,6 +47,10 @@ class ModelFolder:
         return self.path / "bench.json"
 
     @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
     def int8_weights(self) -> Path:
         """The fake-quantized network that int8.onnx is held against."""
         return self.path / "int8.safetensors"

@@ -61,6 +61,14 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def pipeline(cli: Cli, checkpoint: Path) -> Cli:
+    """A fused model, exported at 32x32, in the current folder."""
+    assert cli("fuse", checkpoint).code == 0
+    assert cli("export", "--onnx", "--size", "32").code == 0
+    return cli
+
+
+@pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Whatever it is that the tests run on, an engine meets this GPU and these versions."""
 

@@ -17,6 +17,7 @@ from repvgg_deploy.bench.record import (
     Explanation,
     Failure,
     Measured,
+    Memory,
     Roofline,
     Served,
     Subject,
@@ -61,7 +62,29 @@ def _measured(label: str, seconds: list[float], baseline: list[float] | None) ->
     half = len(seconds) // 2
     drift = Drift(speedup(seconds[:half], seconds[half:]), True)
     ratio = None if baseline is None else speedup(baseline, seconds)
-    return Measured(label, seconds, summarize(seconds), drift, ratio)
+    memory = Memory(host=10**8 + len(label), device=None)
+    return Measured(label, seconds, summarize(seconds), drift, ratio, memory=memory)
+
+
+#: As bench/conditions.py has them, of a machine with a GPU that was throttled.
+CONDITIONS = {
+    "seconds": 5.0,
+    "samples": 10,
+    "cpu_clock": {"minimum": 2900.0, "median": 3000.0, "maximum": 3100.0},
+    "load_average": {"minimum": 1.0, "median": 1.5, "maximum": 2.0},
+    "foreign_load": 0.25,
+    "steal": 0.01,
+    "quota_waits": None,
+    "gpu": {
+        "name": "a GPU",
+        "sm_clock": {"minimum": 1980.0, "median": 1980.0, "maximum": 1980.0},
+        "memory_clock": None,
+        "power": {"minimum": 300.0, "median": 350.0, "maximum": 400.0},
+        "temperature": None,
+        "throttled": ["power"],
+    },
+    "doubts": ["the GPU was throttled: power"],
+}
 
 
 def bench(folder: Path, **changes: Any) -> BenchRecord:
@@ -90,9 +113,17 @@ def bench(folder: Path, **changes: Any) -> BenchRecord:
             for label, seconds in times.items()
         ]
         failures = [Failure("bf16.onnx", "this runtime has no bf16")] * (batch == 8)
-        contests.append(Contest("onnxruntime-cpu", batch, "unfused", 7, 5, measured, failures))
+        doubts = ["fused drifted"] * (batch == 8)
+        contests.append(
+            Contest(
+                "onnxruntime-cpu", batch, "unfused", 7, 5, measured, failures, doubts, CONDITIONS
+            )
+        )
+        macs = 10**7 * batch
         rooflines += [
-            Roofline("onnxruntime-cpu", batch, "fused", 10**7 * batch, 10**6, 5e-4, 0.25, "bytes")
+            Roofline(
+                "onnxruntime-cpu", batch, "fused", macs, 10**6, 5e-4, 0.25, "bytes", 6e-4, macs // 2
+            )
         ]
     record = {
         "command": "repvgg-deploy bench --batch 1,8",
@@ -104,7 +135,9 @@ def bench(folder: Path, **changes: Any) -> BenchRecord:
         "environment": {"cpu": "a CPU", "gpu": None, "packages": {"torch": "2.13"}},
         "subjects": subjects,
         "contests": contests,
-        "served": [Served("onnxruntime-cpu", "fused", 120.0, 5000, 0.004, 0.009, True)],
+        "served": [
+            Served("onnxruntime-cpu", "fused", 120.0, 5000, 0.004, 0.009, True, 0.01, 0, 8, 2.5)
+        ],
         "ceilings": [{"device": "cpu", "macs": {"fp32": 5e10}, "bytes": 1e10}],
         "rooflines": rooflines,
         "explanations": [Explanation("torch-cpu", 1, "fused", "launch", "bound by launches")],

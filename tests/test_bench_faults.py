@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,16 +17,8 @@ from repvgg_deploy.runners.onnx_runtime import OrtRunner
 from repvgg_deploy.runners.torch_network import TorchRunner
 from repvgg_deploy.sidecar import sidecar_path
 
-from .bench_runs import ONNX, ORT, QUICK, RECORD, TORCH, measured, record
+from .bench_runs import ONNX, ORT, QUICK, RECORD, TORCH, interrupting, measured, record
 from .conftest import Cli
-
-
-@pytest.fixture
-def pipeline(cli: Cli, checkpoint: Path) -> Cli:
-    """A fused model, exported at 32x32."""
-    assert cli("fuse", checkpoint).code == 0
-    assert cli("export", "--onnx", "--size", "32").code == 0
-    return cli
 
 
 def change_weights(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -86,13 +76,14 @@ def test_a_runner_that_crashes_amid_the_times(
     crash(monkeypatch, after=2)
     result = pipeline("bench", *ORT, *QUICK, "--json")
     assert result.code == 0, result.err
-    (contest,) = record(result)["contests"]
+    data = record(result)
+    (contest,) = data["contests"]
     assert measured(contest) == ["unfused, conv-BN folded", "fused"]
     (failure,) = contest["failures"]
     assert failure["label"] == "unfused"
     assert "is lost" in failure["reason"]
     assert contest["baseline"] == "unfused, conv-BN folded"
-    assert "unfused gave no time here" in "".join(contest["doubts"])
+    assert "unfused gave no time here" in "".join(data["notes"])
     assert "1 failure" in result.err
 
 
@@ -132,20 +123,6 @@ def test_an_asked_runtime_that_measures_nothing_is_an_error(
     assert result.code == 1
     assert "Error: runtime onnxruntime-cpu: nothing could be measured: unfused: Zero" in result.err
     assert len(json.loads(RECORD.read_text())["contests"]) == 2
-
-
-def interrupting(at: str) -> Callable[[], Any]:
-    """A progress display amid which Ctrl-C comes, in the contest of that runtime."""
-
-    @contextmanager
-    def display() -> Iterator[Callable[[str, int, float], None]]:
-        def report(runtime: str, batch: int, share: float) -> None:
-            if runtime == at:
-                raise KeyboardInterrupt
-
-        yield report
-
-    return display
 
 
 def test_ctrl_c_keeps_what_was_measured(pipeline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

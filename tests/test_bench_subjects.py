@@ -5,18 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from .bench_runs import ONNX, ORT, QUICK, RECORD, TORCH, measured, record
 from .conftest import Cli
-
-
-@pytest.fixture
-def pipeline(cli: Cli, checkpoint: Path) -> Cli:
-    """A fused model, exported at 32x32."""
-    assert cli("fuse", checkpoint).code == 0
-    assert cli("export", "--onnx", "--size", "32").code == 0
-    return cli
 
 
 def test_files_and_a_reference_without_the_workspace(pipeline: Cli) -> None:

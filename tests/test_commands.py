@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from repvgg_deploy import __version__
@@ -19,7 +20,7 @@ from .conftest import Cli
 
 HEAVY = (
     *("torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "rich", "safetensors"),
-    "PIL",
+    *("PIL", "matplotlib", "jinja2", "openvino"),
 )
 
 
@@ -59,21 +60,36 @@ def test_doctor_sees_both_onnxruntimes(cli: Cli, monkeypatch: pytest.MonkeyPatch
 
 
 def test_demo(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
     monkeypatch.setattr("repvgg_deploy.steps.bench_runtimes.cpp_compiler", lambda: None)  # slow
     result = cli("demo")
     assert result.code == 0, result.err
-    for word in (
-        "fused and proved",
-        "checks passed",
-        "faster by",
-        "same answer as unfused",
-    ):
+    for word in ("fused and proved", "checks passed", "faster by", "512 images"):
         assert word in result.err
-    top1 = {line.split("  ")[0]: line for line in result.err.splitlines() if "512" in line}
-    assert "100.0 %" in top1["fused (torch)"]
-    assert "100.0 %" in top1["fp32.onnx (onnxruntime)"]
-    accuracy = float(top1["unfused (torch)"].split("%")[0].split()[-1])
-    assert accuracy > 91
+    folder = Path("engines/demo")
+    networks = json.loads((folder / "evaluation.json").read_text())["networks"]
+    assert len(networks) >= 4
+    for network in networks:
+        assert network["scores"]["top1"]["value"] > 0.91
+    assert str(folder / "report.html") in result.err
+    report = json.loads((folder / "report.json").read_text())
+    assert report["speed"] is not None
+    assert len(report["evaluation"]["networks"]) == len(networks)
+
+
+def test_demo_without_the_extra_says_how_to_get_a_report(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for step in ("export", "verify", "bench", "evaluate"):  # test_demo runs them
+        monkeypatch.setattr(
+            f"repvgg_deploy.cli.{step}.command", click.Command(step, callback=lambda **given: None)
+        )
+    result = cli("demo")
+    assert result.code == 0, result.err
+    last = result.err.splitlines()[-1]
+    assert last == 'no report: pip install "repvgg-deploy[report]", then run repvgg-deploy report'
+    assert not Path("engines/demo/report.html").exists()
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -151,6 +151,7 @@ def test_the_demo_keeps_its_accuracy(cli: Cli) -> None:
         "evaluate", "engines/demo/fused.safetensors", "--data", DEMO_DATA, "--preprocess",
         "fashion-mnist", "--samples", "100", "--confusion", "--json",
     )  # fmt: skip
+    assert json.loads(Path("engines/demo/evaluation.json").read_text()) == result  # as before
     (network,) = json.loads(part.out)["networks"]
     confusion = np.array(network["scores"]["confusion"])
     assert confusion.sum(1).tolist() == [10] * 10  # spread over the classes

@@ -79,7 +79,7 @@ LAYERS = [
     {"reparam", "models", "checkpoint", "data", "workspace"},
     {"sidecar"},
     {"artifacts"},
-    {"files", "optional", "records"},
+    {"files", "optional", "rebuild", "records"},
     {"errors"},
     {"__init__", "demo"},
 ]

@@ -18,17 +18,19 @@ import pytest
 import torch
 
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.rebuild import read_json, rebuild
 from repvgg_deploy.report.html.page import html, markdown
+from repvgg_deploy.report.html.summary import summarize
 from repvgg_deploy.sidecar import to_json
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.intervals import median_interval
-from repvgg_deploy.steps.lineage.rebuild import read_json, rebuild
 from repvgg_deploy.steps.lineage.record import Report
 from repvgg_deploy.workspace import ModelFolder
 
 from .conftest import Cli
-from .helpers import training_state
+from .helpers import GOLDEN, training_state
 from .report_models import SCRIPT, bench, make_model
+from .report_numbers import expected_tables
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
 pytest.importorskip("jinja2", reason="needs the extra report")
@@ -311,36 +313,112 @@ def test_a_damaged_report_of_accuracy_is_an_error(cli: Cli, model: ModelFolder) 
 
 
 def test_accuracy_stands_beside_speed(cli: Cli, model: ModelFolder, made: Path) -> None:
+    """From the record that evaluate leaves, without an option."""
     result = cli("evaluate", "--data", made / "x.npz", "--json")
     assert result.code == 0, result.err
-    Path("accuracy.json").write_text(result.out)
-    report = collect(model, Path("accuracy.json"))
+    report = collect(model)
     assert report.evaluation is not None
-    files = [one.file for one in report.evaluation.networks]
-    assert files == ["ckpt.pth", "fused.safetensors", "fp32.onnx", "fp16.onnx", "int8.onnx"]
+    names = ["ckpt.pth", "fused.safetensors", "fp32.onnx", "fp16.onnx", "int8.onnx"]
+    assert [one.file for one in report.evaluation.networks] == names
+    assert [one.changed for one in report.evaluation.networks] == [False] * 5
+    assert [one.target for one in report.commands[-2:]] == ["bench.json", "evaluation.json"]
     page = html(report, "r.json")
     table = page[page.index('id="accuracy-table"') :]
     first = report.evaluation.networks[0]
     assert first.top1 is not None
     assert f'<data value="{first.top1.value}">{first.top1.value:.1%}</data>' in table
+    elsewhere = json.loads(result.out)
+    Path("accuracy.json").write_text(json.dumps(elsewhere))
+    named = collect(model, Path("accuracy.json"))
+    assert named.evaluation == replace(report.evaluation, path="accuracy.json")
     edit(Path("accuracy.json"), lambda d: [n.update(path="/other.onnx") for n in d["networks"]])
     with pytest.raises(UserError, match="of none of this model's files"):
         collect(model, Path("accuracy.json"))
 
 
+def test_a_file_that_has_changed_since_it_was_evaluated(
+    cli: Cli, model: ModelFolder, made: Path
+) -> None:
+    assert cli("evaluate", "--data", made / "x.npz").code == 0
+    assert cli("export", "--onnx", "--size", "32", "--opset", "18").code == 0
+    report = collect(model)
+    assert report.evaluation is not None
+    changed = [one.file for one in report.evaluation.networks if one.changed]
+    assert changed == ["fp32.onnx"]
+    page, text = html(report, "r.json"), markdown(report, "r.json")
+    assert "Evaluated files that have changed since" in page
+    assert r"**Changed since they were evaluated:** fp32.onnx" in text
+    assert cli("verify").code == 0  # which takes no notice of the record
+
+
+def test_the_record_is_found_when_the_workspace_has_moved(
+    cli: Cli, model: ModelFolder, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("evaluate", "--data", made / "x.npz").code == 0
+    shutil.move("engines", "elsewhere")
+    Path("other").mkdir()
+    monkeypatch.chdir("other")
+    evaluation = collect(ModelFolder(Path("../elsewhere/ckpt"))).evaluation
+    assert evaluation is not None
+    assert len(evaluation.networks) == 5
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"networks": []}', '{"networks": [{"path": 1}]}'])
+def test_a_damaged_record_of_accuracy_is_told(model: ModelFolder, content: str) -> None:
+    model.evaluation.write_text(content)
+    report = collect(model)
+    assert report.evaluation is None
+    (absent,) = (one for one in report.absent if one.section == "accuracy")
+    assert "evaluation.json: is not what evaluate" in absent.reason
+    assert absent.command.startswith("repvgg-deploy evaluate --data IMAGES --model ckpt")
+
+
 def test_numbers_of_the_page_are_those_of_the_json(model: ModelFolder) -> None:
     report = collect(model)
     page = html(report, "r.json")
-    table = re.search(r'id="timing-table".*?</table>', page, re.S)
-    assert table is not None
-    assert report.speed is not None
-    shown = [float(value) for value in re.findall(r'<data value="([^"]+)"', table[0])]
-    expected: list[float | None] = []
-    for one in report.speed.timings:
-        expected += [one.batch, one.median, *one.quartiles, one.p90, one.p99, one.samples]
-        expected += [one.images_per_second, one.ratio, *(one.ratio_interval or ())]
-    assert shown == [value for value in expected if value is not None]
+    for name, rows in expected_tables(json.loads(to_json(report))).items():
+        table = re.search(rf'id="{name}".*?</table>', page, re.S)
+        assert table is not None, name
+        shown = [float(value) for value in re.findall(r'<data value="([^"]+)"', table[0])]
+        assert shown == [value for row in rows for _, value in row], name
+        assert len(rows) > 0
     assert html(report, "r.json") == page  # no dates, no random ids
+
+
+def test_failures_and_doubts_stand_beside_the_times(model: ModelFolder) -> None:
+    report = collect(model)
+    page, text = html(report, "r.json"), markdown(report, "r.json")
+    for words in ("onnxruntime-cpu, batch 8: fused drifted", "batch 8, bf16.onnx: this runtime"):
+        assert words in page[page.index('id="speed"') : page.index('id="timing-table"')]
+    table = page[page.index('id="timing-table"') : page.index('id="detail-table"')]
+    assert table.count(">yes</span>") == table.count(">none</span>") == 3  # of batch 8, and 1
+    assert "**Doubt:** onnxruntime-cpu, batch 8: fused drifted" in text
+    assert "**No time:** onnxruntime-cpu, batch 8, bf16.onnx: this runtime has no bf16" in text
+    assert '<span class="word bad">power</span>' in page  # the GPU was throttled
+
+
+def test_the_headline_leaves_out_ratios_of_too_few_samples(model: ModelFolder) -> None:
+    def without_interval(data: dict[str, Any], contests: int) -> None:
+        for contest in data["contests"][:contests]:
+            contest["measured"][1]["ratio"].update(value=9.0, low=None, high=None)
+
+    edit(model.bench, lambda data: without_interval(data, 1))
+    faster = summarize(collect(model))[2]
+    assert faster.short == "2.00\N{MULTIPLICATION SIGN}"
+    assert (
+        "in 1 contest; the 95 % interval is above 1 in 1 of them; 1 more had too few" in faster.text
+    )
+    edit(model.bench, lambda data: without_interval(data, 2))
+    assert summarize(collect(model))[2].short == "too few samples to say"
+
+
+def test_a_benchmark_of_an_older_schema(model: ModelFolder) -> None:
+    shutil.copy(GOLDEN / "bench-1.json", model.bench)
+    report = collect(model)
+    assert report.speed is not None
+    assert {one.kind for one in report.speed.timings} == {"unfused", "folded", "fused"}
+    assert 'id="timing-table"' in html(report, "r.json")
+    assert 'id="condition-table"' not in html(report, "r.json")
 
 
 def test_hostile_names_stay_text(cli: Cli, made: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from repvgg_deploy.report.html.values import FORMATS
 
 from .browser import CHROMIUM, Page, browser
 from .report_models import make_model, run
+from .report_numbers import expected_tables
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
 pytest.importorskip("jinja2", reason="needs the extra report")
@@ -95,20 +96,16 @@ _CONTRASTS = """(() => {
 
 
 def test_numbers_are_those_of_the_json(page: Page) -> None:
-    """Every number of the table of times, as text and exactly."""
-    script = """[...document.querySelectorAll('#timing-table tbody tr')].map(
-        row => [...row.querySelectorAll('data')].map(d => [d.textContent, d.value]))"""
-    rows = page.evaluate(script)
-    timings = page.report["speed"]["timings"]
-    assert len(rows) == len(timings) == 6
-    for row, one in zip(rows, timings, strict=True):
-        pairs = [("integer", one["batch"]), ("milliseconds", one["median"])]
-        pairs += [("milliseconds", value) for value in (*one["quartiles"], one["p90"], one["p99"])]
-        pairs += [("integer", one["samples"]), ("plain", one["images_per_second"])]
-        pairs += [("times", value) for value in (one["ratio"], *(one["ratio_interval"] or ()))]
-        known = [(name, value) for name, value in pairs if value is not None]
-        assert [text for text, _ in row] == [FORMATS[name](value) for name, value in known]
-        assert [float(value) for _, value in row] == [value for _, value in known]
+    """Every number of the tables of speed, as text and exactly."""
+    tables = expected_tables(page.report)
+    for name, rows in tables.items():
+        script = f"""[...document.querySelectorAll('#{name} tbody tr')].map(
+            row => [...row.querySelectorAll('data')].map(d => [d.textContent, d.value]))"""
+        shown = page.evaluate(script)
+        assert len(shown) == len(rows) > 0, name
+        for found, known in zip(shown, rows, strict=True):
+            assert [text for text, _ in found] == [FORMATS[form](value) for form, value in known]
+            assert [float(value) for _, value in found] == [value for _, value in known]
 
 
 def test_proofs_are_those_of_the_json(page: Page) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..errors import UserError
 from ..files import read_error
+from ..rebuild import load_json, rebuild
 from ..records import check
 from .read_schema_1 import from_schema_1
 from .record import SCHEMA, BenchRecord
@@ -36,7 +34,7 @@ def read_bench(path: Path) -> BenchRecord:
                 f"{path}: has schema {str(schema)[:20]}, and this version reads 1 to {SCHEMA}; "
                 "is it a bench.json, and is the tool up to date?"
             )
-        record = from_schema_1(data) if schema == 1 else build(BenchRecord, data)
+        record = from_schema_1(data) if schema == 1 else rebuild(BenchRecord, data)
         check(record, BenchRecord)
         _check_numbers(record)
         _check_samples(record)
@@ -52,38 +50,10 @@ def read_bench(path: Path) -> BenchRecord:
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a bench.json that bench has written.")
-    with path.open("rb") as stream:
-        text = stream.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError(f"it has more than {_LARGEST} bytes")
-    data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    data = load_json(path, _LARGEST)
     if not isinstance(data, dict):
         raise TypeError("it is no JSON object")
     return data
-
-
-def build(kind: Any, data: Any, where: str = "") -> Any:
-    """Make dataclasses of what JSON has, as deep as the types say; types of values are not checked.
-
-    Raises:
-        TypeError, ValueError: a field that is missing or that does not belong there.
-    """
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return None if data is None else build(inner[0], data, where)
-    if dataclasses.is_dataclass(kind) and isinstance(data, dict):
-        kinds = get_type_hints(kind)
-        if foreign := data.keys() - kinds.keys():
-            raise ValueError(f"{where}: {min(foreign)!r} does not belong there")
-        parts = {name: build(kinds[name], part, f"{where}.{name}") for name, part in data.items()}
-        return kind(**parts)  # type: ignore[operator]
-    if origin is list and isinstance(data, list):
-        return [build(inner[0], part, where) for part in data]
-    if origin is tuple and isinstance(data, list):
-        if len(data) != len(inner):
-            raise ValueError(f"{where}: {len(data)} values where {len(inner)} belong")
-        return tuple(data)
-    return float(data) if kind is float and type(data) is int else data
 
 
 def _check_numbers(record: BenchRecord) -> None:
@@ -124,16 +94,6 @@ def _check_samples(record: BenchRecord) -> None:
 def _check_unique(where: str, labels: list[str]) -> None:
     if len(set(labels)) != len(labels):
         raise ValueError(f"{where}: a label stands there twice")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
-
-
-def _finite(text: str) -> float:
-    if math.isinf(number := float(text)):
-        raise ValueError(f"{text[:20]} is no number")
-    return number
 
 
 def _why(error: Exception) -> str:

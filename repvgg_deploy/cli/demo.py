@@ -17,16 +17,14 @@ def command(ctx: click.Context, engines: Path) -> None:
     """Run the whole pipeline on a bundled checkpoint.
 
     It is a slim RepVGG trained on Fashion-MNIST (docs/demo-checkpoint):
-    fuse, export (ONNX, and a TensorRT-RTX engine where that is installed), verify, bench, and
-    top-1 of every network on 512 bundled test images.
+    fuse, export (ONNX, and a TensorRT-RTX engine where that is installed), verify, bench, evaluate
+    on 512 bundled test images, and report.
     """
     with uninterrupted():
-        from ..data.demo import DEMO_IMAGE_SIZE, demo_checkpoint
+        from ..data.demo import DEMO_IMAGE_SIZE, demo_checkpoint, demo_images_file
         from ..engine.flavour import NoTensorRT
-        from ..report.demo import accuracy_text
-        from ..steps.demo import demo_accuracy
-        from ..workspace import Workspace
-        from . import bench, export, fuse, verify
+        from ..optional import available, install_line
+        from . import bench, evaluate, export, fuse, report, verify
 
     _step(ctx, "fuse", fuse.command, subject=str(demo_checkpoint()), name="demo", engines=engines)
     size = DEMO_IMAGE_SIZE
@@ -47,8 +45,19 @@ def command(ctx: click.Context, engines: Path) -> None:
         roofline=False,
         engines=engines,
     )
-    say("\n# top-1 on the bundled test images")
-    say(accuracy_text(demo_accuracy(Workspace(engines).model("demo"))))
+    _step(
+        ctx,
+        "evaluate --data IMAGES --preprocess fashion-mnist",
+        evaluate.command,
+        files=(),
+        data=demo_images_file(),
+        preset="fashion-mnist",
+        engines=engines,
+    )
+    if available("matplotlib") and available("jinja2"):
+        _step(ctx, "report", report.command, engines=engines)
+    else:
+        say(f"\nno report: {install_line('report')}, then run repvgg-deploy report")
 
 
 def _step(ctx: click.Context, title: str, step: click.Command, **arguments: object) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import data_options, options
-from .console import print_json, say, spinner, uninterrupted
+from .console import made, print_json, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 from .subject import refuse_options
+
+if TYPE_CHECKING:
+    from ..data.image_set import ImageSet
+    from ..steps.evaluate import Evaluation
 
 
 @click.command("evaluate")
@@ -76,51 +81,66 @@ def command(
     reference. Without any, everything of the current model is evaluated, and the reference is the
     unfused checkpoint; what cannot be run here is left out, and said so. Prints top-1 and top-5,
     the agreement with the reference, the difference in top-1, each with its 95 % interval, and how
-    far the logits are from the reference's (SQNR). Without --preprocess and its like, images are
+    far the logits are from the reference's (SQNR); of the current model that is left in
+    engines/<model>/evaluation.json, for report. Without --preprocess and its like, images are
     preprocessed as those that an int8 model among them was calibrated with.
     """
-    if files:
-        refuse_options(("model", "engines"), "ARTIFACT is named")
-    else:
-        refuse_options(("eps", "family", "ema"), "the model's checkpoint is read as fuse read it")
+    _refuse_what_has_no_effect(files)
     with spinner("loading") as elapsed, uninterrupted():
         from ..data.image_set import open_images
-        from ..errors import UserError
         from ..optional import available
-        from ..report.evaluate import confusion_text, evaluation_text
-        from ..report.text import count_text, one_line
         from ..steps.candidates import model_entries, named_entries
         from ..steps.evaluate import default_preprocessing, evaluate
+        from ..steps.evaluation_record import keep_evaluation
         from ..steps.weights import Reading
         from ..workspace import Workspace
         from .progress import share_progress
 
         available("onnxruntime")  # imported now: a signal amid that looks like its absence
-    if files:
-        entries = named_entries(files, Reading(eps, family, ema))
-    else:
-        entries = model_entries(Workspace(engines).model(model))
-    how = preprocessing.pick(default_preprocessing(entries))
-    images = open_images(data, how, labels, split)
-    if confusion and images.labels is None:
-        raise UserError(f"{data}: has no labels to count --confusion by; give --labels.")
-    if samples is not None:
-        images = images.take(samples)
+    folder = None if files else Workspace(engines).model(model)
+    reading = Reading(eps, family, ema)
+    entries = named_entries(files, reading) if folder is None else model_entries(folder)
+    images = open_images(data, preprocessing.pick(default_preprocessing(entries)), labels, split)
+    if confusion:
+        _require_labels(images)
+    images = images if samples is None else images.take(samples)
     with share_progress("evaluating") as progress:
         result = evaluate(
-            entries,
-            images,
-            device,
-            with_confusion=confusion,
-            other_preprocessing=allow_other_preprocessing,
-            progress=progress,
-        )
+            entries, images, device, with_confusion=confusion,
+            other_preprocessing=allow_other_preprocessing, progress=progress,
+        )  # fmt: skip
+    count = _say_tables(result, confusion)
+    if folder is None:
+        say(f"{count}  {elapsed}")
+    else:
+        made(keep_evaluation(result, folder), elapsed, count)
+    if as_json:
+        print_json(result.to_dict())
+
+
+def _refuse_what_has_no_effect(files: tuple[Path, ...]) -> None:
+    if files:
+        refuse_options(("model", "engines"), "ARTIFACT is named")
+    else:
+        refuse_options(("eps", "family", "ema"), "the model's checkpoint is read as fuse read it")
+
+
+def _require_labels(images: ImageSet) -> None:
+    from ..errors import UserError
+
+    if images.labels is None:
+        raise UserError(f"{images.path}: has no labels to count --confusion by; give --labels.")
+
+
+def _say_tables(result: Evaluation, confusion: bool) -> str:
+    """The networks side by side, and what each took for what; returns how many on how many."""
+    from ..report.evaluate import confusion_text, evaluation_text
+    from ..report.text import count_text, one_line
+
     for line in evaluation_text(result).splitlines():
         say(one_line(line))
     if confusion:
         for network in result.networks:
             say(confusion_text(network, result.classes))
-    count = count_text(len(result.networks), "network")
-    say(f"{count} on {count_text(result.samples, 'image')}  {elapsed}")
-    if as_json:
-        print_json(result.to_dict())
+    networks = count_text(len(result.networks), "network")
+    return f"{networks} on {count_text(result.samples, 'image')}"

@@ -20,7 +20,7 @@ from .console import made, print_json, say, spinner, uninterrupted
 @click.option(
     "--evaluation",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What evaluate --json printed of this model, for the table of accuracy and speed.",
+    help="What evaluate --json printed of this model elsewhere. [default: what it left here]",
 )
 @options.model
 @options.engines
@@ -35,8 +35,9 @@ def command(
     """Write the model's whole lineage as one page to pass around.
 
     Checkpoint, fused weights, ONNX models and engines with their hashes, the proof of every step,
-    ranges of weights and activations, operators, the last benchmark, and the commands that make it
-    all again. One HTML file that needs no network, and the same as markdown and JSON.
+    ranges of weights and activations, operators, the last benchmark and evaluation, and the
+    commands that make it all again. One HTML file that needs no network, and the same as markdown
+    and JSON.
 
     Every file is hashed again; what is not what its sidecar says is marked. Nothing is proved or
     timed anew: verify and bench do that. What is not made yet is named with its command.

@@ -19,7 +19,12 @@ def demo_checkpoint() -> Path:
     return Path(str(files("repvgg_deploy.demo") / "demo.pth"))
 
 
+def demo_images_file() -> Path:
+    """Path of the labelled test images, as they are before preprocessing."""
+    return Path(str(files("repvgg_deploy.demo") / "demo_images.npz"))
+
+
 def demo_images() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Preprocessed test images [512, 1, 56, 56] and their labels [512]."""
-    with np.load(str(files("repvgg_deploy.demo") / "demo_images.npz")) as content:
+    with np.load(demo_images_file()) as content:
         return preprocess(content["images"]), content["labels"].astype(np.int64)

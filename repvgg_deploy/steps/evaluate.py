@@ -16,16 +16,19 @@ from ..data.recorded import recorded_preprocessing
 from ..engine.engine_file import is_engine
 from ..errors import UserError
 from ..evaluation.tally import Scores, Tally
+from ..files import sha256_file
 from ..runners.torch_network import no_tf32, pick_device
 from .candidates import Candidate, Entry, load_candidate
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One network; ``runtime`` says what ran it."""
+    """One network; ``runtime`` says what ran it. ``sha256`` is of the file, None where there is
+    none at ``path``: on a model hub."""
 
     name: str
     path: Path
+    sha256: str | None
     runtime: str
     scores: Scores
 
@@ -85,8 +88,9 @@ def evaluate(
         stack.enter_context(no_tf32())
         tallies = _count(candidates, images, with_confusion, progress)
     networks = [
-        Evaluated(candidate.name, candidate.path, candidate.how, tally.scores())
-        for candidate, tally in zip(candidates, tallies, strict=True)
+        Evaluated(one.name, one.path, sha256, one.how, tally.scores())
+        for one, tally in zip(candidates, tallies, strict=True)
+        for sha256 in [sha256_file(one.path) if one.path.is_file() else None]
     ]
     return Evaluation(
         data=images.path,

@@ -11,7 +11,7 @@ from ...optional import require
 from ..text import shown
 from .pictures import pictures
 from .summary import summarize
-from .tables import basename, flat, operator_names, tradeoff, tree, worst
+from .tables import basename, by_contest, flat, operator_names, tradeoff, tree, worst
 from .values import FORMATS
 
 if TYPE_CHECKING:
@@ -75,16 +75,18 @@ def _environment(*, escape: bool) -> Environment:
 def _render(
     environment: Environment, name: str, report: Report, json_name: str, **more: Any
 ) -> str:
-    speed = report.speed
+    speed, evaluation = report.speed, report.evaluation
     return environment.get_template(name).render(
         report=report,
         json_name=json_name,
         answers=summarize(report),
         tree=tree(report.files),
         tradeoff=tradeoff(report),
+        doubts={} if speed is None else by_contest(speed.doubts),
+        changed=[one.file for one in evaluation.networks if one.changed] if evaluation else [],
         operator_names=operator_names(report),
         environment=[] if speed is None else list(flat(speed.environment)),
-        settings=[] if speed is None else list(flat(speed.settings)),
+        settings=[] if speed is None else list(flat(speed.settings, "not given")),
         **more,
     )
 

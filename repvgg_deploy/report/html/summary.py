@@ -81,14 +81,17 @@ def _faster(report: Report) -> Answer:
         f"at batch {best.batch} ({milliseconds(best.median)} ms)."
     )
     alike = [one for one in speed.timings if one.kind == "fused" and one.precision == "fp32"]
-    fused = [one for one in alike if one.ratio is not None]  # other precisions gain by those too
+    held = [one for one in alike if one.ratio is not None]  # other precisions gain by those too
+    fused = [one for one in held if one.ratio_interval is not None]
     if not fused:
-        return Answer(question, "no comparison with unfused", fastest, "open")
+        short = "too few samples to say" if held else "no comparison with unfused"
+        return Answer(question, short, f"{fastest}{_trust(speed)}", "open")
     shown = sum(one.ratio_interval is not None and one.ratio_interval[0] > 1 for one in fused)
+    few = len(held) - len(fused)
     text = (
         f"Fused in fp32 against {speed.baseline or 'the baseline'} in "
-        f"{count_text(len(fused), 'contest')}; the 95 % interval is above 1 in {shown} of them. "
-        f"{fastest}{_trust(speed)}"
+        f"{count_text(len(fused), 'contest')}; the 95 % interval is above 1 in {shown} of them"
+        f"{f'; {few} more had too few samples' if few else ''}. {fastest}{_trust(speed)}"
     )
     doubtful = bool(speed.outdated or speed.doubts)
     mood: Mood = "bad" if doubtful else "good" if shown == len(fused) else "open"
@@ -116,7 +119,7 @@ def _accurate(report: Report) -> Answer:
         return answer
     likeness = [proof.likeness for proof in report.proofs if proof.likeness is not None]
     if not likeness:
-        text = "No evaluation was given and nothing is quantized."
+        text = "Run repvgg-deploy evaluate."
         return Answer(question, "not measured", text, "open")
     one = likeness[0]
     if one.agreement is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...steps.lineage.parts import Compared, FileEntry, Proof
-    from ...steps.lineage.record import Accuracy, Report, Timing
+    from ...steps.lineage.record import Accuracy, Doubt, Report, Timing
 
 #: Nested deeper than this, an environment is no environment.
 _DEEPEST = 4
@@ -99,23 +99,35 @@ def fastest(report: Report, file: str) -> Timing | None:
     return max(found, key=lambda one: one.images_per_second, default=None)
 
 
-def flat(data: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, str]]:
+def by_contest(doubts: Sequence[Doubt]) -> dict[tuple[str, int], list[str]]:
+    """Texts by runtime and batch, in their order."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for one in doubts:
+        found.setdefault((one.runtime, one.batch), []).append(one.text)
+    return found
+
+
+def flat(
+    data: Mapping[str, Any], none: str = "not known", depth: int = 0
+) -> Iterator[tuple[str, str]]:
     """Names and values in words, of whatever a benchmark found its machine to be."""
     for name, value in data.items():
         if isinstance(value, Mapping) and value and depth < _DEEPEST:
-            yield from ((f"{name}, {inner}", text) for inner, text in flat(value, depth + 1))
+            yield from ((f"{name}, {inner}", text) for inner, text in flat(value, none, depth + 1))
         else:
-            yield name, _words(value)
+            yield name, _words(value, none)
 
 
-def _words(value: object) -> str:
+def _words(value: object, none: str) -> str:
     if value is None:
-        return "not known"
+        return none
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    return ", ".join(map(_words, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(_words(one, none) for one in value) or none
+    return str(value)
 
 
 def operator_names(report: Report) -> list[str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import whole_files
+from ...rebuild import read_json
 from ...sidecar import to_json
-from ...steps.lineage.rebuild import read_json
 from .page import html, markdown
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from ...errors import UserError
 from ...workspace import ModelFolder
 from .activations import find_images, measure_activations
 from .commands import commands
-from .evaluation import read_evaluation
+from .evaluation import kept_evaluation, read_evaluation
 from .files import Found, find_files
 from .operators import count_operators
 from .parts import Ranges
 from .proofs import read_proofs
-from .record import Absent, Report
+from .record import Absent, Evaluation, Report
 from .speed import read_speed
 from .weights import Pair, read_pair, weight_ranges
 
 
 def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
-    """``evaluation`` is a file that ``evaluate --json`` printed.
+    """``evaluation`` is a file that ``evaluate --json`` printed; None: what evaluate left here.
 
     What is not there yet, or is damaged, is said in the report.
 
@@ -32,15 +32,14 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         UserError: that evaluation cannot be used.
     """
     files = find_files(folder)
-    evaluated = None if evaluation is None else read_evaluation(evaluation, files)
+    found: Evaluation | Absent = (
+        kept_evaluation(folder, files) if evaluation is None else read_evaluation(evaluation, files)
+    )
     measured = read_speed(folder.bench, files)
-    speed = None if isinstance(measured, Absent) else measured
     absent = _absent(folder, files)
-    absent += [measured] if isinstance(measured, Absent) else []
-    if evaluated is None:
-        line = f"repvgg-deploy evaluate --data IMAGES {_place(folder)} --json > accuracy.json"
-        reason = "no evaluation was given; make one and name it with --evaluation"
-        absent.append(Absent("accuracy", reason, line))
+    absent += [one for one in (measured, found) if isinstance(one, Absent)]
+    speed = None if isinstance(measured, Absent) else measured
+    evaluated = None if isinstance(found, Absent) else found
     if speed is not None and not speed.rooflines:
         reason = "the benchmark has no roofline"
         absent.append(Absent("roofline", reason, f"repvgg-deploy bench {_place(folder)}"))
@@ -59,7 +58,7 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         operators=count_operators(files, pair.train, pair.fused),
         speed=speed,
         evaluation=evaluated,
-        commands=commands(folder.path, files, speed, evaluated),
+        commands=commands(folder, files, speed, evaluated),
         absent=absent,
     )
 

@@ -15,19 +15,20 @@ from ...artifacts import (
     QuantizedArtifact,
 )
 from ...engine.options import BuildOptions, options_from_dict
+from ...workspace import ModelFolder
 from ..chain_contents import Artifact
 from .files import Found
 from .record import Command, Evaluation, Speed
 
 
 def commands(
-    model: Path, files: list[Found], speed: Speed | None, evaluation: Evaluation | None
+    folder: ModelFolder, files: list[Found], speed: Speed | None, evaluation: Evaluation | None
 ) -> list[Command]:
-    """In the order in which they have to run. ``model`` is the model's folder.
+    """In the order in which they have to run.
 
     A file without a sidecar that holds has no command: nothing certain is known of it.
     """
-    place = ["--model", model.name, "--engines", str(model.parent)]
+    place = ["--model", folder.name, "--engines", str(folder.path.parent)]
     beside = {one.entry.name: one.artifact for one in files}
     found = [
         Command(one.entry.name, line, False, unknown)
@@ -40,8 +41,10 @@ def commands(
     if evaluation is not None:
         options = ["--data", evaluation.data, *_preprocessing(evaluation.preprocessing)]
         options += ["--samples", str(evaluation.samples)]
-        line = _line("evaluate", *options, *place, "--json")
-        found.append(Command(evaluation.path, line, False, "--split, --labels"))
+        kept = evaluation.path == str(folder.evaluation)
+        line = _line("evaluate", *options, *place, *([] if kept else ["--json"]))
+        target = folder.evaluation.name if kept else evaluation.path
+        found.append(Command(target, line, False, "--split, --labels"))
     return found
 
 

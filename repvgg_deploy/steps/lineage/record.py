@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...bench.record import Explanation, Failure, Roofline, Served
+from ...bench.conditions import Conditions
+from ...bench.record import Explanation, Failure, Memory, Roofline, Served
 from ...evaluation.intervals import Interval
 from .parts import FileEntry, Operators, Proof, Ranges
 
@@ -17,8 +18,9 @@ class Timing:
     """A subject in a contest; seconds a step, images a second, and 95 % intervals.
 
     ``quartiles`` are the 25th and 75th percentile; ``interval`` is of the median, from order
-    statistics, None with too few samples, as are ``p90`` and ``p99``. ``ratio`` is the baseline's
-    median over this one's (above 1: faster), None for the baseline.
+    statistics, None with too few samples, as are the percentiles. ``outliers`` lie beyond Tukey's
+    fences. ``transfer`` is the median of copying to the GPU and back, which the times leave out.
+    ``ratio`` is the baseline's median over this one's (above 1: faster), None for the baseline.
     """
 
     runtime: str
@@ -32,7 +34,11 @@ class Timing:
     quartiles: tuple[float, float]
     interval: tuple[float, float] | None
     p90: float | None
+    p95: float | None
     p99: float | None
+    outliers: int
+    transfer: float | None
+    memory: Memory | None
     images_per_second: float
     ratio: float | None
     ratio_interval: tuple[float, float] | None
@@ -47,9 +53,26 @@ class ContestFailure:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Why the times of a contest are not to be trusted."""
+
+    runtime: str
+    batch: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the machine was like during a contest."""
+
+    runtime: str
+    batch: int
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
 class Speed:
-    """What bench.json says. ``outdated`` names files that are others now than were measured;
-    ``doubts`` say why times are not to be trusted."""
+    """What bench.json says. ``outdated`` names files that are others now than were measured."""
 
     command: str
     scenario: str
@@ -63,17 +86,20 @@ class Speed:
     ceilings: list[dict[str, Any]]
     rooflines: list[Roofline]
     explanations: list[Explanation]
-    doubts: list[str]
+    doubts: list[Doubt]
+    circumstances: list[Circumstances]
     notes: list[str]
     outdated: list[str]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A network on the images of an evaluation; shares with 95 % intervals."""
+    """A network on the images of an evaluation; shares with 95 % intervals. ``changed``: the file
+    is another now; None where the evaluation did not record its hash."""
 
     name: str
     file: str
+    changed: bool | None
     runtime: str
     samples: int
     top1: Interval | None
@@ -85,7 +111,8 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``evaluate --json`` printed, of this model's files; the first is the reference."""
+    """What ``evaluate`` found of this model's files; the first is the reference. ``left_out`` are
+    the reasons for which others could not be run."""
 
     path: str
     data: str
@@ -93,6 +120,7 @@ class Evaluation:
     samples: int
     preprocessing: dict[str, Any]
     networks: list[Accuracy]
+    left_out: list[str]
 
 
 @dataclass(frozen=True)

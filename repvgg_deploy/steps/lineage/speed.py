@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...bench.record import SCHEMA, BenchRecord, Contest, Measured, Subject
+from ...bench.conditions import Conditions
+from ...bench.read import read_bench
+from ...bench.record import BenchRecord, Contest, Measured, Subject
 from ...errors import UserError
 from ...files import sha256_file
+from ...rebuild import rebuild
 from .files import Found
 from .intervals import median_interval
-from .rebuild import read_json
-from .record import Absent, ContestFailure, Speed, Timing
+from .record import Absent, Circumstances, ContestFailure, Doubt, Speed, Timing
 
 COMMAND = "repvgg-deploy bench"
 
@@ -23,31 +25,16 @@ def read_speed(path: Path, files: list[Found]) -> Speed | Absent:
     if not path.exists():
         return Absent("speed", "nothing was measured yet", COMMAND)
     try:
-        return _speed(_read_bench(path), sha256_file(path), files)
+        return _speed(read_bench(path), sha256_file(path), files)
     except UserError as error:
         reason = str(error).removesuffix(".")
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = f"{path}: cannot be used ({str(error)[:200]})"
     return Absent("speed", reason, COMMAND)
 
 
-def _read_bench(path: Path) -> BenchRecord:
-    try:
-        record = read_json(path, BenchRecord)
-        if record.schema != SCHEMA:
-            raise ValueError(f"it is of schema {record.schema}, not {SCHEMA}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be used ({str(error)[:200]}); run bench again.") from error
-    return record
-
-
 def _speed(record: BenchRecord, sha256: str, files: list[Found]) -> Speed:
     subjects = {subject.label: subject for subject in record.subjects}
-    doubts = [
-        f"{contest.runtime}, batch {contest.batch}: {doubt}"
-        for contest in record.contests
-        for doubt in contest.doubts
-    ]
     baselines = {contest.baseline for contest in record.contests}
     return Speed(
         command=record.command,
@@ -70,20 +57,27 @@ def _speed(record: BenchRecord, sha256: str, files: list[Found]) -> Speed:
         ceilings=record.ceilings,
         rooflines=record.rooflines,
         explanations=record.explanations,
-        doubts=doubts,
+        doubts=[
+            Doubt(contest.runtime, contest.batch, doubt)
+            for contest in record.contests
+            for doubt in contest.doubts
+        ],
+        circumstances=[
+            Circumstances(
+                contest.runtime,
+                contest.batch,
+                rebuild(Conditions, contest.conditions, "conditions"),
+            )
+            for contest in record.contests
+            if contest.conditions is not None
+        ],
         notes=record.notes,
         outdated=_outdated(record.subjects, files),
     )
 
 
 def _timing(contest: Contest, one: Measured, subjects: Mapping[str, Subject]) -> Timing:
-    seconds = np.asarray(one.seconds)
-    if not len(seconds) or not (np.isfinite(seconds) & (seconds > 0)).all():
-        raise ValueError(f"the times of {one.label!r} are not all above 0")
-    subject = subjects.get(one.label)
-    if subject is None:
-        raise ValueError(f"{one.label!r} is no subject")
-    low, high = np.percentile(seconds, (25, 75))
+    subject, summary = subjects[one.label], one.summary
     ratio = one.ratio
     known = ratio is not None and ratio.low is not None and ratio.high is not None
     return Timing(
@@ -93,12 +87,16 @@ def _timing(contest: Contest, one: Measured, subjects: Mapping[str, Subject]) ->
         kind=subject.kind,
         precision=subject.precision,
         file=None if subject.path is None else Path(subject.path).name,
-        samples=len(seconds),
-        median=one.summary.median,
-        quartiles=(float(low), float(high)),
-        interval=median_interval(seconds),
-        p90=one.summary.p90,
-        p99=one.summary.p99,
+        samples=summary.samples,
+        median=summary.median,
+        quartiles=(summary.q25, summary.q75),
+        interval=median_interval(np.asarray(one.seconds)),
+        p90=summary.p90,
+        p95=summary.p95,
+        p99=summary.p99,
+        outliers=summary.outliers,
+        transfer=None if one.transfer is None else one.transfer.median,
+        memory=one.memory,
         images_per_second=contest.throughput(one.label),
         ratio=None if ratio is None else ratio.value,
         ratio_interval=(ratio.low, ratio.high) if known else None,  # type: ignore[union-attr, arg-type]

@@ -1,18 +1,54 @@
-"""A dataclass from the JSON that it was written as."""
+"""Dataclasses from the JSON that they were written as: a file may hold anything."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 
-#: In bytes. A benchmark of a day keeps some millions of samples.
+#: In bytes: six million samples of a benchmark.
 _LARGEST = 1 << 28
+
+
+def load_json(path: Path, largest: int = _LARGEST) -> Any:
+    """What a file of at most ``largest`` bytes holds; every number is finite.
+
+    Raises:
+        OSError, ValueError, RecursionError: says why there is none.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as stream:
+        text = stream.read(largest + 1)
+    if len(text) > largest:
+        raise ValueError(f"it has more than {largest} bytes")
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -21,17 +57,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     Raises:
         OSError, ValueError, TypeError, RecursionError: says why there is none.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with path.open("rb") as stream:
-        text = stream.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError("it is too large")
-    return rebuild(kind, json.loads(text, parse_constant=_refuse))
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number in JSON")
+    return rebuild(kind, load_json(path))
 
 
 def rebuild(kind: type[T], data: object, where: str = "it") -> T:
@@ -58,9 +84,11 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return data
     if plain in (list, tuple):
         _require(data, list, where)
-        if plain is tuple and len(data) != len(inner):
-            raise ValueError(f"{where} has not {len(inner)} values")
-        return plain(_value(inner[0], part, f"{where}[{i}]") for i, part in enumerate(data))
+        kinds = inner if plain is tuple else inner * len(data)
+        if len(data) != len(kinds):
+            raise ValueError(f"{where} has not {len(kinds)} values")
+        parts = enumerate(zip(kinds, data, strict=True))
+        return plain(_value(its_kind, part, f"{where}[{i}]") for i, (its_kind, part) in parts)
     if plain is dict:
         _require(data, dict, where)
         return {key: _value(inner[1], part, f"{where}.{key}") for key, part in data.items()}
