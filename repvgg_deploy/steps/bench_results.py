@@ -47,6 +47,11 @@ class Results:
         self.served += served
         self.entrants[lane.label] = lane.entrant
 
+    def interrupt(self) -> None:
+        """Ctrl-C has come."""
+        self.interrupted = True
+        self.notes.append("interrupted by Ctrl-C: this is what was measured until then")
+
     @property
     def measured(self) -> bool:
         """Whether there is any time at all."""
