@@ -35,11 +35,16 @@ _PACKAGES = {
 
 
 def check_machine(old: BenchRecord, new: BenchRecord) -> None:
-    """Raises UserError: the runs are of two scenarios, or of machines that differ."""
+    """Raises UserError: the runs are of two scenarios or of server's, or machines differ."""
     if old.scenario != new.scenario:
         raise UserError(
             f"--compare: the old run is of {old.scenario} and the new one of {new.scenario}; "
             "compare runs of one scenario."
+        )
+    if old.scenario == "server":
+        raise UserError(
+            "--compare: runs of the server scenario hold rates, and no times of a step; compare "
+            "runs of latency or throughput."
         )
     if reason := _differing(_MACHINE, old.environment, new.environment):
         raise UserError(f"--compare: {reason}; run both on one machine, set up alike.")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from ..bench.explain import Operators, explain, operators
+from ..bench.explain import explain
+from ..bench.operators import Operators, operators
 from ..bench.record import BenchRecord, Contest, Roofline, on_gpu
 from ..bench.roofline.ceilings import Ceilings, find_ceilings
 from ..bench.roofline.counts import count

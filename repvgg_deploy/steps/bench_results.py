@@ -35,10 +35,8 @@ class Results:
         self.differing += [f"{where}: {label}" for label in held.differing]
         self.notes += [f"{where}: {note}" for note in held.notes]
         if held.compiled:
-            total, count = sum(held.compiled.values()), len(held.compiled)
-            self.notes.append(
-                f"{where}: compiling took {total:.1f} s for {count} subjects, apart from the times"
-            )
+            total = sum(held.compiled.values())
+            self.notes.append(f"{where}: compiling took {total:.1f} s in all, apart from the times")
         if held.interrupted:
             raise KeyboardInterrupt
 
