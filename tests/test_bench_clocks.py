@@ -115,7 +115,7 @@ def test_a_quota_that_stopped_threads() -> None:
     conditions = summarised(Totals(0.0, 0.0, None, 0.25), end, [], None)
     assert conditions.quota_waits == 1.25
     (doubt,) = conditions.doubts
-    assert "CPU quota stopped threads for 1.2 s" in doubt
+    assert "CPU quota stopped threads for 1.25 s" in doubt
 
 
 def test_a_clock_that_moved() -> None:

@@ -172,6 +172,12 @@ def test_unreliable_runs_are_refused() -> None:
         compare(fine, bad)
 
 
+def test_runs_of_the_server_scenario_are_refused() -> None:
+    served = record(scenario="server")
+    with pytest.raises(UserError, match="server scenario hold rates, and no times of a step"):
+        compare(served, served)
+
+
 def test_empty_runs_are_refused() -> None:
     with pytest.raises(UserError, match="nothing of the two runs can be compared: empty"):
         compare(record(), record())

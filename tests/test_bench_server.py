@@ -144,7 +144,7 @@ def test_a_bound_below_one_request_needs_no_probe() -> None:
     found = search(Worker(lambda size: 0.01), bound=0.009)
     assert found.probes == []
     assert found.largest is None
-    assert "one request alone takes 10 ms" in found.verdict()
+    assert "one request alone takes 10.0 ms" in found.verdict()
 
 
 def test_a_bound_that_only_an_idle_worker_holds() -> None:

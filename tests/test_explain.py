@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_deploy.bench.explain import Operators, explain, operators
+from repvgg_deploy.bench.explain import explain
+from repvgg_deploy.bench.operators import Operators, operators
 from repvgg_deploy.bench.record import (
     BenchRecord,
     Contest,
@@ -167,7 +168,7 @@ def test_launch_bound_by_batches() -> None:
     hardly = record(contest(seconds=0.1), contest(batch=8, seconds=0.12))
     found = explain(hardly, {})
     assert causes(found) == ["launch-bound"] * 2, "the larger batch is bound as well"
-    assert "batch 8 takes 1.2 times as long as batch 1" in found[0].text
+    assert "batch 8 takes 1.20 times as long as batch 1" in found[0].text
     work = record(contest(seconds=0.1), contest(batch=8, seconds=0.7))
     assert causes(explain(work, {})) == ["no known cause"] * 2
 
@@ -242,3 +243,11 @@ def test_several_causes_hold_at_once() -> None:
     both = contest(seconds=50e-6, transfer=0.1)
     same: Mapping[tuple[str, str], Operators] = graphs(*[Operators(6, 0, 0, 10)] * 2)
     assert causes(explain(record(both), same)) == ["folded already", "launch-bound", "data"]
+
+
+@pytest.mark.parametrize(("high", "hidden"), [(1.09, False), (1.3, True)])
+def test_noise_that_a_difference_may_hide_in(high: float, hidden: bool) -> None:
+    (found,) = explain(record(contest(Ratio(1.15, 0.9, high))), {})
+    assert (found.cause == "noise") == hidden
+    if hidden:
+        assert "the interval reaches from 0.90x to 1.30x: measure longer" in found.text

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx import ModelProto
-
+from .operators import Graphs, Operators
 from .record import BenchRecord, Contest, Measured, Roofline, Subject
 
 #: Seconds: an operator that takes less is mostly its own launch or dispatch.
@@ -17,35 +14,9 @@ MARGINAL = 0.25
 #: From this share of the ceiling on, it is the ceiling that holds a network back; and a ceiling
 #: that is lowered to no less than this part of it is the same for both.
 NEAR, SAME = 0.5, 0.85
+#: What may be faster by this much, as far as its interval tells, is not shown to be no faster.
+HIDDEN = 1.1
 _WIDTH = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
-
-
-@dataclass(frozen=True)
-class Operators:
-    """How many of each a runtime runs; ``total`` counts all of its operators."""
-
-    convolutions: int
-    norms: int
-    additions: int
-    total: int
-
-
-#: (runtime, label) -> what the runtime made of that subject's graph
-Graphs = Mapping[tuple[str, str], Operators]
-
-
-def operators(model: ModelProto) -> Operators:
-    """Of an ONNX graph: the exported one, or what ONNX Runtime made of it.
-
-    Convolutions of all kinds count, with what ONNX Runtime merged into them (FusedConv).
-    """
-    kinds = Counter(node.op_type for node in model.graph.node)
-    return Operators(
-        convolutions=sum(n for kind, n in kinds.items() if "Conv" in kind),
-        norms=kinds["BatchNormalization"],
-        additions=kinds["Add"] + kinds["Sum"],
-        total=sum(kinds.values()) - kinds["Constant"],
-    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +63,7 @@ def causes(case: Case) -> dict[str, str]:
         "clock": _clock(case),
         "ceiling": _ceiling(case),
         "few samples": _few_samples(case),
+        "noise": _noise(case),
     }
     held = {cause: text for cause, text in looked.items() if text is not None}
     return held or {"no known cause": _none(case)}
@@ -128,7 +100,7 @@ def _launch_bound(case: Case) -> str | None:
         marginal = (long - short) / (large - small) / (short / small)
         if marginal < MARGINAL:
             return (
-                f"batch {large} takes {long / short:.2g} times as long as batch {small}: the time "
+                f"batch {large} takes {long / short:.2f} times as long as batch {small}: the time "
                 "is in launching operators, not in their work"
             )
     graph = case.graph(case.mine.label)
@@ -181,6 +153,16 @@ def _few_samples(case: Case) -> str | None:
     if ratio is None or ratio.low is not None:
         return None
     return f"{case.mine.summary.samples} samples are too few to tell it from noise: measure longer"
+
+
+def _noise(case: Case) -> str | None:
+    ratio = case.mine.ratio
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.high < HIDDEN:
+        return None
+    return (
+        f"noise may hide it, the interval reaches from {ratio.low:.2f}x to {ratio.high:.2f}x: "
+        "measure longer, or with less other load"
+    )
 
 
 def _none(case: Case) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import UserError
-from .record import BenchRecord, Contest
+from .record import BenchRecord, Contest, on_gpu
 
 #: What makes two runs incomparable as a whole, by its key in the environment.
 _MACHINE = {
@@ -21,7 +21,6 @@ _MACHINE = {
 }
 #: The same for a contest on a GPU.
 _GPU = {"gpu": "GPU", "driver": "driver", "driver_cuda": "CUDA version of the driver"}
-_GPU_RUNTIMES = ("cuda", "tensorrt", "rtx")
 #: GPU clocks that are further apart than this share are two settings, or one was throttled.
 _CLOCKS_ALIKE = 0.03
 #: Packages by the beginning of a runtime's name.
@@ -36,11 +35,16 @@ _PACKAGES = {
 
 
 def check_machine(old: BenchRecord, new: BenchRecord) -> None:
-    """Raises UserError: the runs are of two scenarios, or of machines that differ."""
+    """Raises UserError: the runs are of two scenarios or of server's, or machines differ."""
     if old.scenario != new.scenario:
         raise UserError(
             f"--compare: the old run is of {old.scenario} and the new one of {new.scenario}; "
             "compare runs of one scenario."
+        )
+    if old.scenario == "server":
+        raise UserError(
+            "--compare: runs of the server scenario hold rates, and no times of a step; compare "
+            "runs of latency or throughput."
         )
     if reason := _differing(_MACHINE, old.environment, new.environment):
         raise UserError(f"--compare: {reason}; run both on one machine, set up alike.")
@@ -61,7 +65,7 @@ def why_not(
     """Why no subject of a contest can be compared; None: they can."""
     if other is None:
         return "only the old run has it"
-    if any(name in contest.runtime for name in _GPU_RUNTIMES):
+    if on_gpu(contest.runtime):
         reason = _differing(_GPU, old.environment, new.environment)
         if reason := reason or _other_clock(contest, other):
             return reason

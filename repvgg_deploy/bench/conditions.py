@@ -167,4 +167,4 @@ def _of_load(foreign: float | None, steal: float | None) -> list[str]:
 def _of_quota(waits: float | None) -> list[str]:
     if not waits:
         return []
-    return [f"the container's CPU quota stopped threads for {waits:.2g} s; use fewer --threads"]
+    return [f"the container's CPU quota stopped threads for {waits:.2f} s; use fewer --threads"]

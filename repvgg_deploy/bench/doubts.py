@@ -11,10 +11,13 @@ def doubts(timing: Timing) -> list[str]:
 
     An interruption is none: what was measured before it is as good as any.
     """
-    found = [
-        f"{label} was not seen to get steady in {timing.warm_up_rounds} rounds of warm-up"
-        for label in timing.unsteady
-    ]
+    found = []
+    if timing.unsteady:
+        rounds = timing.warm_up_rounds
+        found.append(
+            f"not seen to get steady in {rounds} round{'' if rounds == 1 else 's'} of warm-up: "
+            f"{'; '.join(timing.unsteady)}"
+        )
     for label, seconds in timing.seconds.items():
         if not (halves := drift(seconds)).steady:
             found.append(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .causes import Case, Graphs, Operators, causes, operators
+from .causes import Case, causes
+from .operators import Graphs
 from .record import BenchRecord, Contest, Explanation, Measured
-
-__all__ = ["Graphs", "Operators", "explain", "operators"]
 
 #: Kinds of subjects that are made to be faster than a baseline.
 _FASTER = ("fused", "onnx", "engine")

@@ -50,17 +50,17 @@ class Search:
             return f"{bound}: the search was stopped after {len(self.probes)} probes"
         if self.service > self.bound:
             return (
-                f"{bound}: no rate holds it, one request alone takes {1000 * self.service:.3g} ms"
+                f"{bound}: no rate holds it, one request alone takes {1000 * self.service:.1f} ms"
             )
         if largest is None:
             return f"{bound}: no rate from {LOWEST_LOAD:.0%} of the capacity up holds it"
         load = f"{largest.rate / self.capacity:.0%} of the capacity"
         if largest.rate >= self.ceiling:
             return (
-                f"{bound}: {largest.rate:.4g} requests/s or more ({load}, the most that "
+                f"{bound}: {largest.rate:,.1f} requests/s or more ({load}, the most that "
                 f"{len(largest.latencies)} requests can judge)"
             )
-        return f"{bound}: {largest.rate:.4g} requests/s ({load})"
+        return f"{bound}: {largest.rate:,.1f} requests/s ({load})"
 
 
 def largest_rate(

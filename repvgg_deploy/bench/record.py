@@ -9,6 +9,13 @@ from .stats import Drift, Ratio, Summary
 
 SCHEMA = 2
 
+_OF_GPUS = ("cuda", "tensorrt", "rtx")
+
+
+def on_gpu(runtime: str) -> bool:
+    """Whether a contest's runtime (``torch-cuda``, ``tensorrt fp16``) computes on a GPU."""
+    return any(name in runtime for name in _OF_GPUS)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -66,7 +73,6 @@ class Failure:
 @dataclass(frozen=True)
 class Contest:
     """Subjects on one runtime at one batch size, measured in turn; their precisions may differ.
-    ``conditions`` are clocks, load and the like meanwhile (bench/conditions.py).
 
     ``baseline`` is the label of the one that the others are held against. ``doubts`` say why the
     times are not to be trusted: drift, an outside load, results that differ; empty where there is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 from ..bench.record import BenchRecord, Contest, Measured
 from ..bench.stats import Ratio
@@ -28,8 +29,9 @@ def _head(record: BenchRecord) -> Iterator[str]:
                 yield f"RESULTS DIFFER: {contest.runtime}, batch {contest.batch}: {doubt}"
     doubts = sum(len(contest.doubts) for contest in record.contests)
     failures = sum(len(contest.failures) for contest in record.contests)
-    if doubts or failures:
-        yield f"{count_text(failures, 'failure')}, {count_text(doubts, 'doubt')}: see below"
+    counts = ((failures, "failure"), (doubts, "doubt"))
+    if told := [count_text(count, noun) for count, noun in counts if count]:
+        yield f"{', '.join(told)}: see below"
 
 
 def _contests(record: BenchRecord) -> Iterator[str]:
@@ -56,7 +58,7 @@ def _row(contest: Contest, one: Measured, precision: str) -> tuple[str, ...]:
         _milliseconds(summary.p95),
         _milliseconds(summary.p99),
         str(summary.samples),
-        _rate(contest.throughput(one.label)),
+        _digits(contest.throughput(one.label)),
         "baseline" if one.label == contest.baseline else ratio_text(one.ratio),
     )
 
@@ -68,21 +70,24 @@ def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _beside(record: BenchRecord, contest: Contest) -> Iterator[str]:
-    """Transfers, memory, the share of the ceiling, and why something is not faster."""
+    """Outliers, transfers, memory, the share of the ceiling, and why something is not faster."""
+    outliers = [f"{m.label} {m.summary.outliers}" for m in contest.measured if m.summary.outliers]
+    if outliers:
+        yield f"  outliers, kept: {'; '.join(outliers)}"
     for one in contest.measured:
         if one.transfer is not None:
             yield f"  {one.label}: transfers {_milliseconds(one.transfer.median)} ms, apart"
     peaks = [_peak(one) for one in contest.measured if one.memory is not None]
     if any(peaks):
-        yield f"  peak memory: {', '.join(filter(None, peaks))}"
+        yield f"  peak memory: {'; '.join(filter(None, peaks))}"
     here = (contest.runtime, contest.batch)
     shares = [line for line in record.rooflines if (line.runtime, line.batch) == here]
     if shares:
         parts = (f"{line.label} {line.share:.0%} ({line.bound})" for line in shares)
-        yield f"  share of this device's ceiling: {', '.join(parts)}"
+        yield f"  share of this device's ceiling: {'; '.join(parts)}"
     for why in record.explanations:
         if (why.runtime, why.batch) == here:
-            yield f"  {why.label}, no faster as far as seen: {why.text}"
+            yield f"  {why.label} is not shown to be faster: {why.text}"
 
 
 def _peak(one: Measured) -> str:
@@ -90,10 +95,10 @@ def _peak(one: Measured) -> str:
     assert one.memory is not None
     parts = []
     if one.memory.host is not None:
-        parts.append(f"{one.label} {one.memory.host / 1e6:.0f} MB")
+        parts.append(f"{one.memory.host / 1e6:.0f} MB")
     if one.memory.device is not None:
-        parts.append(f"{one.label} {one.memory.device / 1e6:.0f} MB on the device")
-    return ", ".join(parts)
+        parts.append(f"{one.memory.device / 1e6:.0f} MB on the device")
+    return f"{one.label} {', '.join(parts)}" if parts else ""
 
 
 def _served(record: BenchRecord) -> Iterator[str]:
@@ -103,7 +108,7 @@ def _served(record: BenchRecord) -> Iterator[str]:
             (
                 one.runtime,
                 one.label,
-                f"{one.rate:.4g}",
+                _digits(one.rate),
                 _milliseconds(one.p50),
                 _milliseconds(one.p99),
                 str(one.requests),
@@ -123,6 +128,9 @@ def _foot(record: BenchRecord) -> Iterator[str]:
     threads = count_text(env["threads"], "thread")
     yield f"{env['cpu']}, {threads} of {env['cores']} cores{gpu}; {env['date']}"
     yield packages
+    sizes = [f"{one.label} {_digits(one.bytes / 1e6)} MB" for one in record.subjects if one.bytes]
+    if sizes:
+        yield f"size of weights, model or engine: {'; '.join(sizes)}"
     summaries = [one.summary for contest in record.contests for one in contest.measured]
     lacking = [p for p in ("p90", "p95", "p99") if any(getattr(s, p) is None for s in summaries)]
     if lacking:
@@ -140,12 +148,13 @@ def ratio_text(ratio: Ratio | None) -> str:
     return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def _rate(images: float) -> str:
-    return f"{images:,.0f}" if images >= 1000 else f"{images:.3g}"
+def _digits(number: float) -> str:
+    """Three of them at least, none of them an exponent's: ``0.0123``, ``4.56``, ``12,345``."""
+    return f"{number:,.0f}" if number >= 999.5 else f"{Decimal(f'{number:.3g}'):f}"
 
 
 def _milliseconds(seconds: float | None) -> str:
     """``-`` where there were too few samples for the percentile."""
     if seconds is None:
         return "-"
-    return f"{seconds * 1e3:,.0f}" if seconds >= 1 else f"{seconds * 1e3:.3g}"
+    return _digits(seconds * 1e3)

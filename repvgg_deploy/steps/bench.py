@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,8 +17,9 @@ from .bench_analysis import add_explanations, add_rooflines
 from .bench_engines import BuildLike, EngineBench
 from .bench_faith import Yardstick
 from .bench_field import Field, Settings, enter, first_notes
-from .bench_lane import Lane
+from .bench_lane import Lane, reason_of
 from .bench_model import proof_line
+from .bench_output import check_output
 from .bench_results import Results
 from .bench_runtimes import DEVICES, ENGINE_RUNTIMES, opener, pick_runtimes
 from .bench_server import serve_lanes
@@ -29,12 +30,12 @@ from .contest import Progress, Rules, hold_contest
 @dataclass(frozen=True)
 class Outcome:
     """``record`` is what lies at ``path``. ``differing`` names results that are not what they
-    ought to be; ``missed`` are runtimes that were asked for and gave no time, and why."""
+    ought to be; ``missed`` are sentences on what was asked for and gave no time."""
 
     path: Path
     record: BenchRecord
     differing: list[str]
-    missed: dict[str, str]
+    missed: list[str]
     interrupted: bool
 
 
@@ -103,15 +104,18 @@ def bench(
     ``folder`` None: the files and references alone. ``build_like`` builds engines to compare with.
 
     Raises:
-        UserError: a runtime that is not here, a file that cannot be used, or nothing was measured.
+        UserError: a runtime that is not here, a file that cannot be used, an ``output`` that cannot
+            be written or holds something else, or nothing was measured.
         KeyboardInterrupt: before anything was measured.
     """
     wanted = pick_runtimes(settings.runtimes)
+    check_output(output, ours=folder is not None)
     torch.set_num_threads(settings.threads)
     entered = enter(settings, folder, files)
     results = Results(notes=list(first_notes(settings, entered, wanted)))
     rules = Rules(settings.duration, settings.seed, settings.baseline)
     run = _Run(settings, entered, rules, Yardstick(entered.entrants), progress, results)
+    missed: list[str] = []
     try:
         for runtime in wanted:
             if runtime not in ENGINE_RUNTIMES:
@@ -121,23 +125,41 @@ def bench(
     except KeyboardInterrupt:
         if not results.measured:
             raise
-        results.interrupted = True
-        results.notes.append("interrupted by Ctrl-C: this is what was measured until then")
-    missed = {} if results.interrupted else _missed(settings, results)
+        results.interrupt()
+    except Exception as error:  # of engines; what was measured before them is kept
+        if not results.measured:
+            raise
+        missed.append(reason_of(error, max(settings.batches)))
+    if not results.interrupted:
+        missed += _missed(settings, results)
     if not results.measured:
-        reason = next(iter(missed.values()), results.any_failure())
+        reason = next(iter(missed), results.any_failure())
         raise UserError(f"nothing could be measured: {reason.removesuffix('.')}.")
-    record = _record(settings, entered, results, command)
-    if settings.roofline and not results.interrupted:
-        record = add_rooflines(record, results.entrants, settings.threads)
-    record = add_explanations(record, results.entrants)
+    record = _analysed(_record(settings, entered, results, command), settings, results)
     write_json(output, record)
     return Outcome(output, record, results.differing, missed, results.interrupted)
 
 
-def _missed(settings: Settings, results: Results) -> dict[str, str]:
-    found = {name: results.first_failure(name) for name in settings.runtimes}
-    return {name: reason for name, reason in found.items() if reason is not None}
+def _missed(settings: Settings, results: Results) -> list[str]:
+    """Of the runtimes that were asked for."""
+    failures = {name: results.first_failure(name) for name in settings.runtimes}
+    return [
+        f"runtime {name}: nothing could be measured: {reason}"
+        for name, reason in failures.items()
+        if reason is not None
+    ]
+
+
+def _analysed(record: BenchRecord, settings: Settings, results: Results) -> BenchRecord:
+    """With shares and explanations; as it is where Ctrl-C has come or comes now."""
+    if not results.interrupted:
+        try:
+            if settings.roofline:
+                record = add_rooflines(record, results.entrants, settings.threads)
+            return add_explanations(record, results.entrants)
+        except KeyboardInterrupt:
+            results.interrupt()
+    return replace(record, notes=list(dict.fromkeys([*record.notes, *results.notes])))
 
 
 def _record(settings: Settings, entered: Field, results: Results, command: str) -> BenchRecord:

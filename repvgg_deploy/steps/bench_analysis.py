@@ -9,8 +9,9 @@ from pathlib import Path
 
 import onnx
 
-from ..bench.explain import Operators, explain, operators
-from ..bench.record import BenchRecord, Contest, Roofline
+from ..bench.explain import explain
+from ..bench.operators import Operators, operators
+from ..bench.record import BenchRecord, Contest, Roofline, on_gpu
 from ..bench.roofline.ceilings import Ceilings, find_ceilings
 from ..bench.roofline.counts import count
 from ..bench.roofline.share import remark, roofline
@@ -19,8 +20,6 @@ from ..optional import available
 from ..reparam.graph.files import load_model
 from ..runners.onnx_optimized import optimized
 from .bench_subjects import Entrant
-
-_ON_CPU = ("torch-cpu", "torch-compile-cpu", "onnxruntime-cpu", "openvino")
 
 Entrants = Mapping[str, Entrant]
 
@@ -35,22 +34,20 @@ def add_rooflines(record: BenchRecord, entrants: Entrants, threads: int) -> Benc
     """The share of this device's measured ceilings that each subject reaches.
 
     There is none of ceilings that other work has lowered: it would flatter.
-
-    Raises:
-        UserError: the cache of ceilings cannot be written.
     """
-    found: dict[str, Ceilings] = {}
+    found: dict[str, Ceilings | None] = {}
     lines, notes = [], []
     for contest in record.contests:
-        device = "cpu" if contest.runtime in _ON_CPU else "cuda"
+        device = "cuda" if on_gpu(contest.runtime) else "cpu"
         if contest.measured and device not in found:
-            found[device], note = find_ceilings(device, threads, cache_folder())
+            found[device], note = _ceilings(device, threads)
             notes += [note] if note else []
-        if device not in found or found[device].disturbed:
+        ceilings = found.get(device)
+        if ceilings is None or ceilings.disturbed:
             continue
         for one in contest.measured:
             try:
-                line = _line(contest, entrants[one.label], found[device])
+                line = _line(contest, entrants[one.label], ceilings)
             except UserError as error:
                 notes.append(f"no share of the ceiling: {error}")
                 continue
@@ -58,10 +55,19 @@ def add_rooflines(record: BenchRecord, entrants: Entrants, threads: int) -> Benc
     told = {f"{line.label}: {said}" for line in lines if (said := remark(line)) is not None}
     return replace(
         record,
-        ceilings=[asdict(ceilings) for ceilings in found.values()],
+        ceilings=[asdict(ceilings) for ceilings in found.values() if ceilings is not None],
         rooflines=lines,
         notes=[*record.notes, *dict.fromkeys(notes), *sorted(told)],
     )
+
+
+def _ceilings(device: str, threads: int) -> tuple[Ceilings | None, str | None]:
+    """With a note; None where they cannot be measured."""
+    try:
+        return find_ceilings(device, threads, cache_folder())
+    except (RuntimeError, MemoryError) as error:  # torch has a RuntimeError for lack of memory
+        reason = " ".join(str(error).split())[:200]
+        return None, f"ceilings: they cannot be measured here: {reason or 'out of memory'}"
 
 
 def add_explanations(record: BenchRecord, entrants: Entrants) -> BenchRecord:

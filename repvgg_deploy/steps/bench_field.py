@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bench.environment import doubts
+from ..bench.record import on_gpu
 from ..engine.load import CheckedEngine
 from ..errors import UserError
 from ..runners.onnx_info import OnnxInfo
 from ..sidecar import check_bytes
 from ..workspace import ModelFolder
+from .bench_engines import engine_runtimes
 from .bench_model import ModelSubjects, model_subjects
 from .bench_runtimes import (
+    ENGINE_RUNTIMES,
     IN_FLIGHT,
-    OF_GPUS,
     ON_REQUEST,
     ONNX_RUNTIMES,
     missing_note,
@@ -71,8 +73,8 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
     """The model in ``folder``, then the named files, then the references.
 
     Raises:
-        UserError: a file that cannot be used, nothing of the precisions that were asked for, or a
-            baseline that takes no part.
+        UserError: a file that cannot be used, nothing of the precisions that were asked for, a
+            baseline that takes no part, or --builds of no engine.
     """
     size, precisions = settings.image_size, settings.precisions
     model = None if folder is None else model_subjects(folder, size, precisions)
@@ -96,6 +98,8 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
         entrants = [one for one in entrants if one.subject.precision in precisions]
     entered = Field(model, entrants, engines)
     _check(entered, settings)
+    if settings.builds > 1:
+        _check_builds(entered, settings)
     return entered
 
 
@@ -116,6 +120,13 @@ def _check(entered: Field, settings: Settings) -> None:
         raise UserError(f"--baseline {baseline}: nothing here has that label; there are {there}.")
 
 
+def _check_builds(entered: Field, settings: Settings) -> None:
+    of_model = [] if entered.model is None else entered.model.folder.engine_files()
+    usable = set(engine_runtimes()).intersection(settings.runtimes or ENGINE_RUNTIMES)
+    if not entered.engines and not (of_model and usable):
+        raise UserError("--builds has no effect here: no engine can be measured; leave it out.")
+
+
 def first_notes(settings: Settings, entered: Field, runtimes: Sequence[str]) -> Iterator[str]:
     """What has to be known of the run as a whole."""
     if entered.model is not None:
@@ -124,7 +135,7 @@ def first_notes(settings: Settings, entered: Field, runtimes: Sequence[str]) -> 
         yield note
     if not settings.runtimes and set(ON_REQUEST).issubset(runtimes_present()):
         yield f"{', '.join(ON_REQUEST)}: compiles for minutes; measured where --runtime asks for it"
-    if set(runtimes).difference(OF_GPUS):
+    if not all(map(on_gpu, runtimes)):
         yield from doubts(settings.threads)
     if "openvino" in runtimes:
         yield "openvino: floats are computed in float32 (INFERENCE_PRECISION_HINT f32)"

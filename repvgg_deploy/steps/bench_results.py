@@ -35,10 +35,8 @@ class Results:
         self.differing += [f"{where}: {label}" for label in held.differing]
         self.notes += [f"{where}: {note}" for note in held.notes]
         if held.compiled:
-            total, count = sum(held.compiled.values()), len(held.compiled)
-            self.notes.append(
-                f"{where}: compiling took {total:.1f} s for {count} subjects, apart from the times"
-            )
+            total = sum(held.compiled.values())
+            self.notes.append(f"{where}: compiling took {total:.1f} s in all, apart from the times")
         if held.interrupted:
             raise KeyboardInterrupt
 
@@ -46,6 +44,11 @@ class Results:
         """Keep what a lane answered."""
         self.served += served
         self.entrants[lane.label] = lane.entrant
+
+    def interrupt(self) -> None:
+        """Ctrl-C has come."""
+        self.interrupted = True
+        self.notes.append("interrupted by Ctrl-C: this is what was measured until then")
 
     @property
     def measured(self) -> bool:

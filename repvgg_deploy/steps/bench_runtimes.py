@@ -9,6 +9,7 @@ import torch
 from onnx import ModelProto
 
 from ..bench.memory import Device
+from ..bench.record import on_gpu
 from ..errors import UserError
 from ..optional import EXTRAS, available, install_line
 from ..reparam.graph.files import load_model
@@ -38,9 +39,6 @@ TORCH_RUNTIMES = {
 ONNX_RUNTIMES = ("onnxruntime-cpu", "onnxruntime-cuda", "openvino")
 ENGINE_RUNTIMES = ("tensorrt", "rtx")
 RUNTIMES = (*TORCH_RUNTIMES, *ONNX_RUNTIMES, *ENGINE_RUNTIMES)
-OF_GPUS = (
-    "torch-cuda", "torch-compile-cuda", "cuda-graphs", "onnxruntime-cuda", "tensorrt", "rtx",
-)  # fmt: skip
 #: Whose memory they take besides the host's.
 DEVICES: dict[str, Device] = {
     "torch-cuda": "torch",
@@ -84,7 +82,7 @@ def runtimes_missing() -> dict[str, str]:
 def missing_note() -> str | None:
     """One line on the runtimes that are not here and that this machine could have."""
     missing = runtimes_missing()
-    parts = [f"{name} ({why})" for name, why in missing.items() if name not in OF_GPUS]
+    parts = [f"{name} ({why})" for name, why in missing.items() if not on_gpu(name)]
     if "torch-cuda" in missing:
         parts.append("those of NVIDIA GPUs (torch sees none)")
     return f"runtimes that are not here: {'; '.join(parts)}" if parts else None

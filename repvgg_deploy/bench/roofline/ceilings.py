@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ...errors import UserError
 from ...records import check
 from ...sidecar import write_json
 from ..environment import cpu_name
@@ -59,11 +60,11 @@ def device_name(device: str) -> str:
 def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, str | None]:
     """The ceilings of ``cpu`` or ``cuda``: from the cache in ``folder``, or measured and put there.
 
-    The second is a note where the cache was damaged, or where the CPU had other work: what was
-    measured then is not kept. Else it is None.
+    The second is a note where the cache was damaged or cannot be written, or where the CPU had
+    other work: what was measured then is not kept. Else it is None.
 
     Raises:
-        UserError: the cache cannot be written.
+        RuntimeError, MemoryError: torch cannot measure them, for lack of memory for one.
     """
     name = device_name(device)
     path = folder / cache_name(device, name, threads)
@@ -72,7 +73,9 @@ def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, st
         return _read(path, device, name, threads), None
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except OSError as error:
+        notes.append(f"{path} cannot be read ({error.strerror})")
+    except (ValueError, TypeError, RecursionError) as error:
         notes.append(f"{path} was damaged ({str(error)[:200]}): measured again")
     measured = _measure(device, threads)
     if measured.disturbed:
@@ -81,7 +84,10 @@ def find_ceilings(device: str, threads: int, folder: Path) -> tuple[Ceilings, st
             "work, so they are too low: no share of them is given, and they are not kept"
         )
     else:
-        write_json(path, measured)
+        try:
+            write_json(path, measured)
+        except UserError as error:
+            notes.append(f"they are measured anew each time: {error}")
     return measured, f"ceilings: {'; '.join(notes)}" if notes else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runners.torch_network import no_tf32
+from ..cores import usable_cores
 
 Product = Callable[[], object]
 
@@ -64,7 +64,7 @@ def measure_peaks(device: str, threads: int) -> Peaks:
             copy = _copy(device)
     finally:
         torch.set_num_threads(before)
-    usable = min(threads, _cores())
+    usable = min(threads, usable_cores())
     granted = min(run.cpu / run.seconds / usable for run in (*best.values(), copy))
     return Peaks(
         {precision: side**3 / run.seconds for precision, run in best.items()},
@@ -88,13 +88,6 @@ def _timed(step: Callable[[], object], device: str) -> Run:
     if device == "cuda":
         torch.cuda.synchronize()
     return Run(time.perf_counter() - begin, time.process_time() - cpu)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _products(precision: str, side: int, device: str) -> list[Product]:
