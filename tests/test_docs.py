@@ -46,7 +46,7 @@ def test_every_command_of_the_readme(cli: Cli, tmp_path: Path) -> None:
             assert (program, arguments[0]) == ("pip", "install"), line
             for extra in re.search(r"\[(.*)\]", arguments[1])[1].split(","):  # type: ignore[index]
                 assert required("linux-x86", extra)
-    assert ran == ["fuse", "export", "bench"]
+    assert ran == ["fuse", "export", "bench", "report"]
 
 
 def test_the_readme_shows_what_the_commands_print(cli: Cli, tmp_path: Path) -> None:

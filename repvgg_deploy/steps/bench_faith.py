@@ -26,8 +26,8 @@ from .weights import TORCH_DTYPE
 #: Images of a batch whose outputs are compared.
 _COMPARED = 4
 #: Times the rounding error that torch makes itself. Wider than a proof's limit of 8: a runtime that
-#: convolves by Winograd's algorithm rounds worse (OpenVINO's fp32: up to 11 times on RepVGG-A0), and
-#: here the question is only whether it is the same network.
+#: convolves by Winograd's algorithm rounds worse (OpenVINO's fp32: up to 11 times on RepVGG-A0),
+#: and here the question is only whether it is the same network.
 SAME_NETWORK = 64.0
 #: In decibel, of an int8 model's logits beside those of its graph run as it stands. Optimised, a
 #: runtime rounds elsewhere, and integers on an edge fall to the other side. Two networks that have
