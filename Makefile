@@ -43,9 +43,8 @@ gpu-test: $(VENV)/installed
 # Files made by code: the CLI reference and the figure.
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_cli_reference.py
-	$(BIN)/python docs/make_bench_schema.py
+	$(BIN)/python docs/make_schemas.py
 	$(BIN)/python docs/make_figure.py
-	$(BIN)/python docs/make_report_schema.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -541,15 +540,3 @@ def test_the_commands_make_the_same_files_again(cli: Cli, model: ModelFolder) ->
             assert cli(*arguments).code == 0, command.line
     again = {file.name: file.sha256 for file in collect(model).files}
     assert again == recorded
-
-
-def test_the_published_schema_is_that_of_the_records() -> None:
-    path = ROOT / "docs/make_report_schema.py"
-    spec = importlib.util.spec_from_file_location("make_report_schema", path)
-    assert spec is not None
-    assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    written = (ROOT / "docs/schemas/report-1.json").read_text()
-    assert written == maker.schema_text(), "run python docs/make_report_schema.py"
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
