@@ -141,6 +141,13 @@ def test_another_subject_is_said_of_it() -> None:
     assert "the precision was fp32 and is fp16" in str(error.value)
 
 
+def test_runs_that_share_nothing() -> None:
+    others = [dataclasses.replace(one, batch=one.batch + 1000) for one in OLD.contests]
+    new = dataclasses.replace(OLD, contests=others)
+    with pytest.raises(UserError, match="no runtime at the same batch size is in both"):
+        compare(OLD, new)
+
+
 def test_what_only_one_run_has() -> None:
     seconds = {"a": samples(1), "b": samples(1)}
     old = record(
@@ -179,7 +186,7 @@ def test_runs_of_the_server_scenario_are_refused() -> None:
 
 
 def test_empty_runs_are_refused() -> None:
-    with pytest.raises(UserError, match="nothing of the two runs can be compared: empty"):
+    with pytest.raises(UserError, match="no runtime at the same batch size is in both"):
         compare(record(), record())
 
 

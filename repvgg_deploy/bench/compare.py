@@ -67,8 +67,12 @@ def compare(old: BenchRecord, new: BenchRecord) -> Comparison:
     skipped += [Skipped(*place, None, "only the new run has it") for place in news]
     if not changes:
         reasons = dict.fromkeys(one.reason for one in skipped)
+        if not {(one.runtime, one.batch) for one in old.contests}.intersection(
+            (one.runtime, one.batch) for one in new.contests
+        ):
+            reasons = {"no runtime at the same batch size is in both": None}
         raise UserError(
-            f"--compare: nothing of the two runs can be compared: {'; '.join(reasons) or 'empty'}."
+            f"--compare: nothing of the two runs can be compared: {'; '.join(reasons)}."
         )
     return Comparison(changes, skipped, [*other_files(old, new), *moved_alike(changes)])
 
