@@ -42,14 +42,11 @@ def _proofs(proofs: Sequence[Proof]) -> str:
 
 
 def _weights(report: Report) -> str:
-    def largest(low: float, high: float) -> Dot:
-        return Dot(max(abs(low), abs(high)))
-
     rows = [
         Row(
             one.block,
-            largest(one.after.minimum, one.after.maximum),
-            None if one.before is None else largest(one.before.minimum, one.before.maximum),
+            _largest(one.after.minimum, one.after.maximum),
+            None if one.before is None else _largest(one.before.minimum, one.before.maximum),
         )
         for one in report.ranges.weights
     ]
@@ -57,18 +54,19 @@ def _weights(report: Report) -> str:
 
 
 def _activations(report: Report) -> str:
-    def largest(low: float, high: float) -> Dot:
-        return Dot(max(abs(low), abs(high)))
-
     rows = [
         Row(
             one.block,
-            largest(one.after.minimum, one.after.maximum),
-            None if one.branches is None else largest(one.branches.minimum, one.branches.maximum),
+            _largest(one.after.minimum, one.after.maximum),
+            None if one.branches is None else _largest(one.branches.minimum, one.branches.maximum),
         )
         for one in report.ranges.activations
     ]
     return dots("activations", rows, "largest |activation|", zero=True) if rows else ""
+
+
+def _largest(low: float, high: float) -> Dot:
+    return Dot(max(abs(low), abs(high)))
 
 
 def _group(one: Timing) -> str:
