@@ -53,14 +53,14 @@ def our_methods() -> list[Method]:
         return Method(title, {"method": name, "linear": linear}, quantize_by)
 
     floor = Method(
-        "activations alone", {"method": "thorough", "weights": "float"}, activations_only
+        "activations alone", {"method": "equalize", "weights": "float"}, activations_only
     )
     return [*[row(name, linear) for name, linear in ROWS], floor]
 
 
 def activations_only(fp32_model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
     """No int8 model, but what one cannot be much better than: every convolution sees its input in
-    the 8 bits that ``thorough`` gives it, and computes with its float weights."""
+    the 8 bits that ``equalize`` gives it, and computes with its float weights."""
     found = quantize(fp32_model, lambda: _batches(images), RECIPES["equalize"])
     weights = {t.name: numpy_helper.to_array(t) for t in found.model.graph.initializer}
     layers = {layer.name: layer for layer in find_layers(found.model)}
