@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # are for the contract test alone (docs/contributing.md), and lie outside of site-packages.
 $(VENV)/installed: setup.cfg constraints.txt tests/tensorrt_wheels.py
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,openvino,report,test,docs]"
+	$(PIP) -e ".[cpu,openvino,report,train,test,docs]"
 	$(PIP) -e ".[rtx]" || echo "tensorrt-rtx could not be installed: going on without engines"
 	@$(BIN)/python -c "import tensorrt_rtx" 2>/dev/null \
 	  || echo "no tensorrt-rtx wheel for this platform: no TensorRT-RTX engine will be built"

@@ -17,6 +17,7 @@ EXTRAS = {
     "openvino": ("openvino", "measuring on OpenVINO"),
     "matplotlib": ("report", "the plots of a report"),
     "jinja2": ("report", "the layout of a report"),
+    "lightning_fabric": ("train", "training"),
     "huggingface_hub": ("hub", "checkpoints from the Hugging Face hub"),
 }
 

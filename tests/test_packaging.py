@@ -73,6 +73,7 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"steps", "serving"},
+    {"train"},
     {"bench", "equivalence", "evaluation", "export", "quantize"},
     {"runners"},
     {"engine"},

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Family = Literal["repvgg", "repvggplus"]
 Form = Literal["train", "deploy"]
+#: What a block is made of in training; fused, both are one convolution.
+Block = Literal["repvgg", "qarepvgg"]
 
 #: Stage modules in execution order, with the stride of each stage's first block.
 #: RepVGGplus splits stage 3 in two halves, so the second half starts at stride 1.
@@ -56,7 +58,8 @@ class ArchSpec:
     """A whole network: its blocks in execution order, then pooling and a linear classifier.
 
     The family says where squeeze-excitation stands: before the ReLU in ``repvgg`` (D2se),
-    after it in ``repvggplus`` (L2pse).
+    after it in ``repvggplus`` (L2pse). ``block`` is that of the training form: qarepvgg has no
+    batch norm on the 1x1 and identity branches, and one after the sum (QARepVGG, arXiv 2212.01593).
     """
 
     family: Family
@@ -64,6 +67,7 @@ class ArchSpec:
     num_classes: int
     aux_stages: tuple[str, ...] = ()
     eps: float = OFFICIAL_EPS
+    block: Block = "repvgg"
 
     @property
     def in_channels(self) -> int:
