@@ -13,12 +13,13 @@ class Recipe:
     """Settings of a run; the same recipe, data and seed give the same network.
 
     ``batch`` counts the images of a step over all processes. ``lr`` is the peak of a linear
-    warm-up over ``warmup_epochs`` and a cosine down to 0 (RepVGG paper, section 4.1). ``weight_decay`` is
-    for kernels and the classifier, not for biases and batch norms; with ``custom_l2`` the kernels'
-    is that of the equivalent kernel. ``mixup`` is alpha of its beta distribution (0: none), ``ema``
-    the decay of the moving average (None: none), ``aux_weight`` what the losses of auxiliary heads
-    count. ``precision`` is that of autocast; weights are in fp32. ``recompute`` keeps no
-    activations inside blocks for the backward pass (gradient checkpointing).
+    warm-up over ``warmup_epochs`` and a cosine down to 0 (RepVGG paper, section 4.1).
+    ``weight_decay`` is for kernels and the classifier, not for biases and batch norms; with
+    ``custom_l2`` the kernels' is that of the equivalent kernel. ``mixup`` is alpha of its beta
+    distribution (0: none), ``ema`` the decay of the moving average (None: none), ``aux_weight``
+    what the losses of auxiliary heads count. ``precision`` is that of autocast; weights are in
+    fp32. ``recompute`` keeps no activations inside blocks for the backward pass (gradient
+    checkpointing).
     """
 
     epochs: int
