@@ -24,6 +24,7 @@ KINDS = {
 }
 #: Where a checkpoint has the blocks of the families that are told apart by place; {} is a number.
 PLACES = {
+    "qarepvgg": ("stage1.{}", "backbone.stage2.{}", "stage3_second.blocks.{}"),
     "zcls": ("stage{}.1.0", "backbone.stage1.{}.0"),
     "repvgg": ("stage{}.1", "backbone.layer{}.2", "stage3_first.blocks.{}"),
     "yolov6": ("backbone.ERBlock_{}.1", "neck.Rep_p{}.conv1"),

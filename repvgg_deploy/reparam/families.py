@@ -63,6 +63,7 @@ _QAREPVGG = BlockFamily(
     note="QARepVGGBlockV2 has the same keys and one branch more, an average pool; if these blocks "
     "are V2, say --family yolov6-qarepvgg-v2",
 )
+_QAREPVGG_STAGES = r"(^|\.)stage(0|[1-4](_first|_second)?(\.blocks)?\.\d+)$"
 _OFFICIAL = BlockFamily(
     "repvgg",
     "RepVGGBlock",
@@ -75,6 +76,19 @@ _OFFICIAL = BlockFamily(
 
 #: In the order in which they are tried: a block that holds another one comes before it.
 FAMILIES: tuple[BlockFamily, ...] = (
+    replace(
+        _QAREPVGG,
+        family="qarepvgg",
+        eps=1e-5,
+        keeps_outer_norm=False,
+        before_outer_norm="se",
+        tail=("se", "nonlinearity", "post_se"),
+        where=_QAREPVGG_STAGES,
+        only_there=True,
+        strided=r"(^|\.)stage(0|[1-4](_first)?(\.blocks)?\.0)$",
+        training_only=r"(^|\.)stage\d(_first)?_aux\.",
+        note="",
+    ),
     _QAREPVGG,
     _plain_conv("yolov6-qarepvgg"),
     _plain_conv("yolov6-qarepvgg-v2"),
