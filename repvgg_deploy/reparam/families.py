@@ -50,6 +50,7 @@ def _classifier(block: str, *heads: tuple[str, str]) -> BlockFamily:
 _MOBILEONE = _mobileone("rbr_conv", "rbr_scale", "rbr_skip")
 _TIMM_MOBILEONE = _mobileone("conv_kxk", "conv_scale", "identity")
 
+_QAREPVGG_STAGES = r"(^|\.)stage(0|[1-4](_first|_second)?(\.blocks)?\.\d+)$"
 _QAREPVGG = BlockFamily(
     "yolov6-qarepvgg",
     "QARepVGGBlock",
@@ -59,11 +60,11 @@ _QAREPVGG = BlockFamily(
     outer_norm="bn",
     keeps_outer_norm=True,
     tail=("se", "nonlinearity"),
+    where=rf"^(?!.*{_QAREPVGG_STAGES})",
     strided=r"(^|\.)(stem|ERBlock_\d\.0)$",
     note="QARepVGGBlockV2 has the same keys and one branch more, an average pool; if these blocks "
     "are V2, say --family yolov6-qarepvgg-v2",
 )
-_QAREPVGG_STAGES = r"(^|\.)stage(0|[1-4](_first|_second)?(\.blocks)?\.\d+)$"
 _OFFICIAL = BlockFamily(
     "repvgg",
     "RepVGGBlock",
