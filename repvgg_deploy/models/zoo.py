@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, block_name
+from ..errors import UserError
+from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, block_name
+
+#: Output channels of stages 0 to 4.
+Widths = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,52 +30,76 @@ class Variant:
     image_size: int = 224
     paper_top1: str | None = None
 
-    def spec(self, num_classes: int = 1000) -> ArchSpec:
-        """The architecture with ``num_classes`` outputs and 3 input channels."""
-        widths = (int(64 * self.a), int(128 * self.a), int(256 * self.a), int(512 * self.b))
+    @property
+    def widths(self) -> Widths:
+        """Output channels of stages 0 to 4."""
+        first = int(64 * self.a)
+        return min(64, first), first, int(128 * self.a), int(256 * self.a), int(512 * self.b)
+
+    def spec(
+        self,
+        num_classes: int = 1000,
+        *,
+        block: Block = "repvgg",
+        in_channels: int = 3,
+        widths: Widths | None = None,
+    ) -> ArchSpec:
+        """The architecture, in other ``widths`` where given; UserError as of make_spec."""
         return make_spec(
             depths=self.depths,
-            widths=(min(64, widths[0]), *widths),
+            widths=widths or self.widths,
             groups=self.groups,
             family=self.family,
             se_ratio=self.se_ratio,
             num_classes=num_classes,
+            in_channels=in_channels,
+            block=block,
         )
 
 
 def make_spec(
     depths: tuple[int, int, int, int],
-    widths: tuple[int, int, int, int, int],
+    widths: Widths,
     *,
     num_classes: int,
     groups: int = 1,
     family: Family = "repvgg",
     se_ratio: int = 0,
     in_channels: int = 3,
+    block: Block = "repvgg",
 ) -> ArchSpec:
     """Lay out a RepVGG from depths (stages 1-4) and widths (stages 0-4).
 
     ``groups`` applies to every even layer, counted from stage 0 as layer 0 (RepVGG paper,
     section 4.1: g2 and g4 models).
-    """
 
-    def block(name: str, layer: int, cin: int, cout: int, stride: int) -> BlockSpec:
+    Raises:
+        UserError: qarepvgg blocks with squeeze-excitation before the ReLU. QARepVGG's own code has
+            it before the batch norm after the sum, where it does not fold.
+    """
+    if block == "qarepvgg" and family == "repvgg" and se_ratio:
+        raise UserError(
+            "--block qarepvgg: has no form that folds with squeeze-excitation before the ReLU, as "
+            "RepVGG-D2se has it; use --block repvgg, or RepVGGplus-L2pse, which has it after."
+        )
+
+    def lay_out(name: str, layer: int, cin: int, cout: int, stride: int) -> BlockSpec:
         grouped = groups if layer >= 2 and layer % 2 == 0 else 1
         squeezed = cout // se_ratio if se_ratio else 0
         return BlockSpec(name, cin, cout, stride, grouped, squeezed)
 
-    blocks = [block("stage0", 0, in_channels, widths[0], 2)]
+    blocks = [lay_out("stage0", 0, in_channels, widths[0], 2)]
     for stage, stride, depth, width in _stage_layout(family, depths, widths):
         for index in range(depth):
             name = block_name(family, stage, index)
             cin = blocks[-1].out_channels
-            blocks.append(block(name, len(blocks), cin, width, stride if index == 0 else 1))
+            blocks.append(lay_out(name, len(blocks), cin, width, stride if index == 0 else 1))
     aux = AUX_STAGES if family == "repvggplus" else ()
-    return ArchSpec(family, tuple(blocks), num_classes, aux)
+    return ArchSpec(family, tuple(blocks), num_classes, aux, block=block)
 
 
 def _stage_layout(
-    family: Family, depths: tuple[int, int, int, int], widths: tuple[int, int, int, int, int]
+    family: Family, depths: tuple[int, int, int, int], widths: Widths
 ) -> list[tuple[str, int, int, int]]:
     """(stage, first stride, depth, width) in order; RepVGGplus halves stage 3."""
     if family == "repvggplus":
@@ -110,6 +138,37 @@ ZOO: dict[str, Variant] = {
 }  # fmt: skip
 
 
+def named_spec(
+    name: str,
+    num_classes: int,
+    *,
+    in_channels: int = 3,
+    widths: tuple[int, ...] | None = None,
+    block: Block = "repvgg",
+) -> ArchSpec:
+    """A named architecture, slimmer or wider where ``widths`` says so.
+
+    Raises:
+        UserError: no architecture of that name, or it cannot have those widths or blocks.
+    """
+    variant = ZOO.get(name)
+    if variant is None:
+        raise UserError(f"--arch {name}: unknown; known are {', '.join(ZOO)}.")
+    if widths is None:
+        return variant.spec(num_classes, block=block, in_channels=in_channels)
+    given = ",".join(map(str, widths))
+    if len(widths) != 5 or min(widths) < 1:
+        raise UserError(
+            f"--widths {given}: give five numbers of channels, one for each of the stages 0 to 4."
+        )
+    step = max(variant.groups, variant.se_ratio, 1)
+    if any(width % step for width in widths):
+        raise UserError(f"--widths {given}: {name} needs multiples of {step}.")
+    stem, one, two, three, four = widths
+    slim = (stem, one, two, three, four)
+    return variant.spec(num_classes, block=block, in_channels=in_channels, widths=slim)
+
+
 def variant_name(spec: ArchSpec) -> str | None:
     """The zoo name whose blocks are exactly these, whatever the class count; else None."""
     return next((v.name for v in ZOO.values() if v.spec().blocks == spec.blocks), None)
@@ -123,4 +182,5 @@ def describe(spec: ArchSpec) -> str:
         groups = f", groups {max(spec.groups)}" if max(spec.groups) > 1 else ""
         se = ", SE" if spec.has_se else ""
         name = f"custom ({spec.family}, depths {depths}, widths {widths}{groups}{se})"
-    return f"{name}, {spec.num_classes} classes"
+    kind = ", qarepvgg blocks" if spec.block == "qarepvgg" else ""
+    return f"{name}{kind}, {spec.num_classes} classes"
