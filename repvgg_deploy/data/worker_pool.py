@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -73,8 +74,8 @@ class WorkerPool:
     def _next(self, decoded: Iterator[Decoded]) -> Decoded | None:
         try:
             return next(decoded, None)
-        except RuntimeError as error:
-            if not str(error).startswith(_GONE):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith(_GONE):
                 raise
             raise UserError(
                 f"--workers {self._workers}: a process that decodes images has ended (killed, or "
@@ -105,6 +106,7 @@ def _interrupts_held() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    resource_tracker.ensure_running()  # it starts with them, and would let interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
