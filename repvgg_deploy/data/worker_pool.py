@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -43,18 +44,19 @@ class WorkerPool:
 
     def __init__(self, decoder: Decoder, workers: int) -> None:
         self._keys, self._workers = _Keys(), workers
-        self._loader = DataLoader[Decoded](
-            decoder,
-            batch_size=None,  # a key is a batch
-            sampler=self._keys,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_interrupts,
-            multiprocessing_context=_context() if workers else None,
-            generator=torch.Generator(),  # else it draws from the one of the whole process
-            persistent_workers=workers > 0,
-        )
+        with _any_number():
+            self._loader = DataLoader[Decoded](
+                decoder,
+                batch_size=None,  # a key is a batch
+                sampler=self._keys,
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=torch.cuda.is_available(),
+                worker_init_fn=_leave_interrupts,
+                multiprocessing_context=_context() if workers else None,
+                generator=torch.Generator(),  # else it draws from the one of the whole process
+                persistent_workers=workers > 0,
+            )
 
     def batches(self, keys: Sequence[Key]) -> Iterator[Batch]:
         """In the order of ``keys``; what an earlier call left is dropped.
@@ -63,7 +65,7 @@ class WorkerPool:
             UserError: an image that cannot be used, or a worker that ended.
         """
         self._keys.todo = keys
-        with _interrupts_held():
+        with _interrupts_held(), _any_number():
             decoded = iter(self._loader)
         while (batch := self._next(decoded)) is not None:
             if isinstance(batch, UserError):
@@ -98,6 +100,14 @@ def _as_it_is(decoded: Any) -> Any:
 def _leave_interrupts(worker: int) -> None:
     """Ctrl-C is for the process that trains, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _any_number() -> Iterator[None]:
+    """torch warns of more workers than cores; how many there are is the user's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
 
 
 @contextmanager
