@@ -27,6 +27,7 @@ from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math
 from repvgg_deploy.steps.bench_subjects import FUSED, RAW
 
+from ..benchmarks.training_loop import races
 from .engines import engine_chain, rtx_for_this_gpu
 from .equivalence import equivalence
 from .networks import DTYPES, NAMES, forms
@@ -160,9 +161,15 @@ def rtx_current(duration: float) -> Any:
     return {**outcome, "starts": starts, "equivalence": asdict(judged)}
 
 
+def training(duration: float) -> Any:
+    """Full A0, a step of ours against the plain loop's, in every precision."""
+    return races(torch.device("cuda"), duration)
+
+
 PARTS = {
     "torch-equivalence": Part(no_cuda, torch_equivalence),
     **{f"torch-speed-{name}": Part(no_cuda, torch_speed(name)) for name in NAMES},
+    "training": Part(no_cuda, training),
     "onnxruntime-cuda": Part(no_onnxruntime, onnxruntime_cuda),
     "tensorrt": Part(lambda: no_engines("tensorrt"), engines("tensorrt")),
     "rtx": Part(lambda: no_engines("tensorrt_rtx"), engines("rtx")),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 #: RepVGG-A0's depth in slim widths, on images of 28 px with a black border of 2.
-ARCHITECTURE = ["--arch", "RepVGG-A0", "--widths", "16,16,32,64,256"]
+SLIM_WIDTHS = (16, 16, 32, 64, 256)
+ARCHITECTURE = ["--arch", "RepVGG-A0", "--widths", ",".join(map(str, SLIM_WIDTHS))]
 TRAINING = ["--batch", "128", "--weight-decay", "5e-4", "--label-smoothing", "0.1"]
 IMAGES = ["--preprocess", "fashion-mnist-32"]
 
@@ -53,11 +54,16 @@ class Life:
     def folder(self) -> Path:
         return self.engines / self.name
 
-    def live(self) -> dict[str, Any]:
-        """All of it; what each network got right of the test images, and how often it agrees."""
+    def train(self) -> None:
+        """From scratch, or on from where it was interrupted."""
         train = [*self._data(), "--epochs", str(self.settings.epochs), *TRAINING]
         place = ["--block", self.block, "--seed", str(self.seed), "--out", str(self.run)]
-        self._call("train", *ARCHITECTURE, *place, *train, *IMAGES)
+        resume = ["--resume"] if self.checkpoint.exists() else []
+        self._call("train", *ARCHITECTURE, *place, *train, *IMAGES, *resume)
+
+    def live(self) -> dict[str, Any]:
+        """All of it; what each network got right of the test images, and how often it agrees."""
+        self.train()
         here = ["--engines", str(self.engines)]
         self._call("fuse", str(self.checkpoint), "--name", self.name, *here)
         self._call("export", "--onnx", "--model", self.name, *here)
