@@ -10,6 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from .recompute import recomputed
 from .spec import ArchSpec, BlockSpec, Form
 
 
@@ -101,6 +102,7 @@ class RepVGG(nn.Module):
         super().__init__()
         self.spec = spec
         self.form = form
+        self.recompute = False  # in training, keep no activations inside blocks
         after_relu = spec.family == "repvggplus"
         chain = [RepVGGBlock(block, form, spec.eps, after_relu) for block in spec.blocks]
         for block_spec, block in zip(spec.blocks, chain, strict=True):
@@ -119,7 +121,7 @@ class RepVGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         aux: dict[str, Tensor] = {}
         for name, block in self.chain:
-            x = block(x)
+            x = recomputed(block, x) if self.recompute and self.training else block(x)
             if self.training and name in self._aux_after:
                 head = self._aux_after[name]
                 aux[head] = getattr(self, head)(x)
