@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -176,9 +177,18 @@ def test_a_finished_run_resumed_is_finished(tmp_path: Path) -> None:
     assert (tmp_path / "steps.csv").read_bytes() == before
 
 
-def started(folder: Path, recipe: Recipe = FULL) -> None:
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stopped after step 5; tests work on a copy."""
+    folder = tmp_path_factory.mktemp("interrupted")
     with pytest.raises(Stopped):
-        train(folder, recipe, observer=At(4, interrupt))
+        train(folder, FULL, observer=At(4, interrupt))
+    return folder
+
+
+@pytest.fixture
+def started(interrupted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(interrupted, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -191,27 +201,24 @@ def started(folder: Path, recipe: Recipe = FULL) -> None:
         ({"precision": "bf16"}, r"recipe.precision fp32 \(now bf16\)"),
     ],
 )
-def test_other_settings(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
-    started(tmp_path)
-    before = sha256_file(tmp_path / "last.pth")
+def test_other_settings(started: Path, changes: dict[str, Any], sentence: str) -> None:
+    before = sha256_file(started / "last.pth")
     with pytest.raises(UserError, match=f"last.pth: is of a run with other settings: {sentence}"):
-        train(tmp_path, replace(FULL, **changes), resume=True)
-    assert sha256_file(tmp_path / "last.pth") == before
+        train(started, replace(FULL, **changes), resume=True)
+    assert sha256_file(started / "last.pth") == before
 
 
-def test_what_changes_no_result_may_differ(tmp_path: Path) -> None:
-    started(tmp_path / "run")
-    train(tmp_path / "run", replace(FULL, recompute=True), resume=True)
+def test_what_changes_no_result_may_differ(started: Path, tmp_path: Path) -> None:
+    train(started, replace(FULL, recompute=True), resume=True)
     train(tmp_path / "whole", FULL)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(started, tmp_path / "whole")
 
 
-def test_other_data(tmp_path: Path) -> None:
-    started(tmp_path)
+def test_other_data(started: Path) -> None:
     said = record(tiny_spec(), FULL)
     other = replace(said, data=replace(said.data, sha256="b" * 64))
     with pytest.raises(UserError, match=r"data.sha256 aaa.*now bbb"):
-        train(tmp_path, FULL, resume=True, record=other)
+        train(started, FULL, resume=True, record=other)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +228,10 @@ def test_other_data(tmp_path: Path) -> None:
         (tiny_spec(groups=2), "tiny", "is of another kind of tiny"),
     ],
 )  # fmt: skip
-def test_another_architecture(tmp_path: Path, spec: Any, name: str, sentence: str) -> None:
-    started(tmp_path)
+def test_another_architecture(started: Path, spec: Any, name: str, sentence: str) -> None:
     other = record(spec, FULL, architecture=name)
     with pytest.raises(UserError, match=sentence):
-        train(tmp_path, FULL, resume=True, spec=spec, record=other)
+        train(started, FULL, resume=True, spec=spec, record=other)
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -253,11 +259,10 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ),
     ],
 )
-def test_damaged(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    started(tmp_path)
-    damage(tmp_path / "last.pth")
+def test_damaged(started: Path, damage: Callable[[Path], object]) -> None:
+    damage(started / "last.pth")
     with pytest.raises(UserError, match=r"last.pth: is damaged") as error:
-        train(tmp_path, FULL, resume=True)
+        train(started, FULL, resume=True)
     assert "\n" not in str(error.value)
 
 
@@ -267,17 +272,17 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_is_not_written_over(tmp_path: Path) -> None:
-    started(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_a_run_is_not_written_over(started: Path) -> None:
+    before = {path.name: path.read_bytes() for path in started.iterdir()}
     with pytest.raises(UserError, match=r"holds a run already \(last.pth\).*--resume.*--out"):
-        train(tmp_path, FULL)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        train(started, FULL)
+    assert {path.name: path.read_bytes() for path in started.iterdir()} == before
 
 
-def test_disk_full_at_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started(tmp_path)
-    before = sha256_file(tmp_path / "last.pth")
+def test_disk_full_at_a_checkpoint(
+    started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sha256_file(started / "last.pth")
     with monkeypatch.context() as patch:
 
         def half(content: object, stream: Any) -> None:
@@ -286,12 +291,12 @@ def test_disk_full_at_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
         patch.setattr(torch, "save", half)
         with pytest.raises(UserError, match=r".pth: cannot be written: the disk is full"):
-            train(tmp_path, FULL, resume=True)
-    assert sha256_file(tmp_path / "last.pth") == before
-    assert sorted(os.listdir(tmp_path)) == ["best.pth", "last.pth", "steps.csv", "train.json"]
-    train(tmp_path, FULL, resume=True)
+            train(started, FULL, resume=True)
+    assert sha256_file(started / "last.pth") == before
+    assert sorted(os.listdir(started)) == ["best.pth", "last.pth", "steps.csv", "train.json"]
+    train(started, FULL, resume=True)
     train(tmp_path / "whole", FULL)
-    assert (tmp_path / "steps.csv").read_bytes() == (tmp_path / "whole/steps.csv").read_bytes()
+    assert (started / "steps.csv").read_bytes() == (tmp_path / "whole/steps.csv").read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
