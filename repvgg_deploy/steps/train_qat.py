@@ -26,7 +26,7 @@ from ..train.qat.network import insert_norms, trainable, trained
 from ..train.qat.settings import QatSettings
 from ..workspace import ModelFolder
 from .calibration import Calibration
-from .qat_proof import check_quality, prove_trained
+from .qat_proof import check_finite, check_quality, prove_trained
 from .quantize import QuantizeResult, post_training
 from .quantize_options import TRAINED, QuantizeOptions
 from .quantize_proof import measure, prove_equalization
@@ -117,6 +117,7 @@ def export_qat(
     """
     path = folder.claim_int8(run.source)
     progress("measuring", 0.0)
+    check_finite(run.source, run.network)
     network = trained(run.network, run.start)
     quantized = insert_qdq(network.model, network.layers, run.settings.float_type)
     prove_trained(run.source, run.network, network, quantized, run.images)
