@@ -49,12 +49,11 @@ def prove_trained(
 ) -> None:
     """Every layer of ``quantized`` holds the integers and scales that the trained ``network``
     computes with in eval mode, and quantize's own network of them gives its logits on ``images``:
-    every bit. Moves ``network`` to the CPU.
+    every bit. ``network`` is on the CPU, in eval mode.
 
     Raises:
         CheckFailed: something differs.
     """
-    network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     found = {layer.name: layer for layer in read_qdq(quantized).layers}
     scales = {layer_key(layer.name): layer.input_scale for layer in made.layers}
     state = Int8State(int8_tensors(made.model, made.layers), scales)
