@@ -17,6 +17,7 @@ from ...artifacts import (
 from ...engine.options import BuildOptions, options_from_dict
 from ...workspace import ModelFolder
 from ..chain_contents import Artifact
+from ..quantize_options import TRAINED
 from .files import Found
 from .record import Command, Evaluation, Speed
 
@@ -31,7 +32,7 @@ def commands(
     place = ["--model", folder.name, "--engines", str(folder.path.parent)]
     beside = {one.entry.name: one.artifact for one in files}
     found = [
-        Command(one.entry.name, line, False, unknown)
+        Command(one.entry.name, line, _trained(one.artifact), unknown)
         for one in files
         if one.artifact is not None
         for line, unknown in [_command(one.artifact, beside.get(one.artifact.source.path), place)]
@@ -60,8 +61,15 @@ def _command(artifact: Artifact, source: Artifact | None, place: list[str]) -> t
         how = kind.get(artifact.precision, ["--trt", artifact.precision])
         return _line("export", *how, *_exported(artifact), *place), ""
     if isinstance(artifact, QuantizedArtifact):
+        if _trained(artifact):
+            return str(artifact.method.get("command", "")), ""
         return _quantize(artifact, place), ""
     return _engine(artifact, source, place)
+
+
+def _trained(artifact: Artifact) -> bool:
+    """Whether training made it: then what was typed is recorded."""
+    return isinstance(artifact, QuantizedArtifact) and artifact.method["effort"] == TRAINED
 
 
 def _fuse(artifact: FusedArtifact, place: list[str]) -> str:
