@@ -12,12 +12,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from repvgg_deploy.train.initial import new_network
-from repvgg_deploy.train.objective import Supervised
-from repvgg_deploy.train.optimizer import parameter_groups
-from repvgg_deploy.train.processes import Launch, start
-from repvgg_deploy.train.state import State
-from repvgg_deploy.train.task import Task
 from torch.nn import functional
 
 from repvgg_deploy.bench.environment import environment
@@ -27,8 +21,14 @@ from repvgg_deploy.models.spec import ArchSpec
 from repvgg_deploy.models.zoo import ZOO, describe, make_spec
 from repvgg_deploy.sidecar import to_json
 from repvgg_deploy.train.batch import Batch
+from repvgg_deploy.train.initial import new_network
+from repvgg_deploy.train.objective import Supervised
+from repvgg_deploy.train.optimizer import parameter_groups
+from repvgg_deploy.train.processes import Launch, start
 from repvgg_deploy.train.recipe import Precision, Recipe
 from repvgg_deploy.train.record import Data, TrainRecord
+from repvgg_deploy.train.state import State
+from repvgg_deploy.train.task import Task
 
 from .training.pipeline import SLIM_WIDTHS
 

@@ -74,10 +74,11 @@ def _of_block(lives: list[dict[str, Any]]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for step in steps:
         for file in lives[0][step]:
-            name = {"last.pth": "trained", "int8.onnx": f"int8, {step}"}.get(file, file)
-            for figure in ("top1", "agreement", "sqnr_db"):
-                values = [_figure(life[step][file], figure) for life in lives]
-                rows.setdefault(name, {})[figure] = _spread(values)
+            name = {"int8.onnx": f"int8, {step}", "last.pth": step}.get(file, file)
+            rows[name] = {
+                figure: _spread([_figure(life[step][file], figure) for life in lives])
+                for figure in ("top1", "agreement", "sqnr_db")
+            }
     return rows
 
 

@@ -14,6 +14,12 @@ SLIM_WIDTHS = (16, 16, 32, 64, 256)
 ARCHITECTURE = ["--arch", "RepVGG-A0", "--widths", ",".join(map(str, SLIM_WIDTHS))]
 TRAINING = ["--batch", "128", "--weight-decay", "5e-4", "--label-smoothing", "0.1"]
 IMAGES = ["--preprocess", "fashion-mnist-32"]
+#: Ways to train for int8, an epoch each.
+QAT = {
+    "qat": [],
+    "qat, batch norms": ["--reinsert-bn", "--lr", "0.005"],
+    "qat, distilled": ["--distill"],
+}
 
 
 @dataclass(frozen=True)
@@ -72,24 +78,33 @@ class Life:
         for method in ("minmax", "thorough"):
             self._call("quantize", *calibration, "--method", method, "--model", self.name, *here)
             found[method] = self._evaluate("int8.onnx")
-        for name, options in (("qat", []), ("qat, distilled", ["--distill"])):
-            place = ["--out", str(self.run.with_name(f"{self.name}-{name.replace(', ', '-')}"))]
-            start = ["--qat", "--init", str(self.checkpoint), "--name", self.name, *here]
-            epochs = ["--epochs", str(self.settings.qat_epochs), "--batch", "128"]
-            seed = ["--seed", str(self.seed)]
-            self._call("train", *start, *self._data(), *epochs, *seed, *place, *options, *IMAGES)
+        found["fp32, more training"] = self._more("fp32", ["--keep-head", "--lr", "0.001"])
+        for name, options in QAT.items():
+            place = ["--qat", "--name", self.name, *here]
+            self._more(name, [*place, *options])
             found[name] = self._evaluate("int8.onnx")
         return {"block": self.block, "seed": self.seed, "commands": self.commands, **found}
+
+    def _more(self, name: str, options: list[str]) -> dict[str, Any]:
+        """Trained on from the checkpoint; what the last weights get right."""
+        run = self.run.with_name(f"{self.name}-{name.replace(', ', '-').replace(' ', '-')}")
+        epochs = ["--epochs", str(self.settings.qat_epochs), "--batch", "128"]
+        start = ["--init", str(self.checkpoint), *self._data(), *epochs, "--out", str(run)]
+        self._call("train", *start, "--seed", str(self.seed), *IMAGES, *options)
+        return {} if "--qat" in options else self._evaluate(str(run / "last.pth"))
 
     def _data(self) -> list[str]:
         return ["--data", str(self.settings.data)]
 
     def _evaluate(self, *files: str) -> dict[str, Any]:
-        """Beside the checkpoint as it was trained, on all test images."""
+        """Of the checkpoint as it was trained, and of files in the workspace or elsewhere, on all
+        test images."""
         paths = [str(self.checkpoint), *(str(self.folder / name) for name in files)]
         options = [*self._data(), "--split", "test", *IMAGES, "--json"]
         networks = json.loads(self._call("evaluate", *paths, *options))["networks"]
-        return {one["name"]: one["scores"] for one in networks}
+        scores = [one["scores"] for one in networks]
+        names = ["trained", *(Path(name).name for name in files)]
+        return dict(zip(names, scores, strict=True))
 
     def _call(self, *arguments: str) -> str:
         print("repvgg-deploy", *arguments, flush=True)
