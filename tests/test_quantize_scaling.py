@@ -48,7 +48,8 @@ def assert_same_function(model: ModelProto, seed: int = 0) -> None:
 def assert_equal(first: list[NDArray[Any]], second: list[NDArray[Any]]) -> None:
     for one, other in zip(first, second, strict=True):
         assert np.isfinite(one).all() and np.abs(one).max() > 0
-        assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
+        # float32 through a chain of layers; a factor in the wrong place shows in the first digit
+        assert np.abs(one - other).max() <= 1e-4 * np.abs(one).max()
 
 
 def scaled_layers(model: ModelProto) -> list[str]:
