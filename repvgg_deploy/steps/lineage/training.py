@@ -8,11 +8,11 @@ from ...artifacts import FusedArtifact
 from ...errors import UserError
 from ...files import sha256_file
 from ...train.read import read_training
+from ..training_record import NAME
 from .files import Found
 from .record import Absent, Training
 
 COMMAND = "repvgg-deploy train --arch NAME --data IMAGES --epochs N"
-NAME = "train.json"
 
 
 def find_training(files: list[Found]) -> Training | Absent:
