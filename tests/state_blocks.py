@@ -24,6 +24,11 @@ KINDS = {
 }
 #: Where a checkpoint has the blocks of the families that are told apart by place; {} is a number.
 PLACES = {
+    "qarepvgg": ("stage1.{}", "backbone.stage2.{}", "stage3_second.blocks.{}"),
+    **dict.fromkeys(
+        ["yolov6-qarepvgg", "yolov6-qarepvgg-v2"],
+        ("blocks.{}", "neck.Rep_p{}.conv1", "backbone.ERBlock_{}.0", "m{}.stem"),
+    ),
     "zcls": ("stage{}.1.0", "backbone.stage1.{}.0"),
     "repvgg": ("stage{}.1", "backbone.layer{}.2", "stage3_first.blocks.{}"),
     "yolov6": ("backbone.ERBlock_{}.1", "neck.Rep_p{}.conv1"),

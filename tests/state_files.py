@@ -54,7 +54,7 @@ def make(numbers: Sequence[int], seed: int) -> File:
         made.append(block)
         state.update(block.state)
         if family.tail and pick.randrange(3) == 0:
-            state[under(block.path, f"{family.tail[0]}.fc.weight")] = torch.zeros(2, 2)
+            state[under(block.path, f"{family.tail[-1]}.fc.weight")] = torch.zeros(2, 2)
     if pick.randrange(4) == 0:
         tied = pick.choice([key for key in state if key.endswith(".weight")])
         state["decoder.kernel"] = state[tied]

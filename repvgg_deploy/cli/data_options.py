@@ -120,7 +120,7 @@ PREPROCESSING = ("preset", "resize", "crop", "interpolation", "channels", "mean"
 split = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
-    help="Which images of a folder that holds IDX files of both.",
+    help="Which images of a folder that holds both, as IDX files or as CIFAR-10's.",
 )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import UserError
 from .labels import check_labels
 from .numpy_files import read_arrays
-from .pixels import to_input
+from .pixels import Frame, resize_and_crop, to_input
 from .preprocessing import Preprocessing
 from .source import Labelled, Source
 
@@ -33,9 +33,12 @@ class Pixels:
     def name(self, index: int) -> str:
         return f"{self.path}: image {index}"
 
-    def load(self, index: int, how: Preprocessing) -> NDArray[np.float32]:
+    def load(
+        self, index: int, how: Preprocessing, frame: Frame = resize_and_crop
+    ) -> NDArray[np.float32]:
         try:
-            return to_input(Image.fromarray(np.ascontiguousarray(self.array[index])), how)
+            picture = Image.fromarray(np.ascontiguousarray(self.array[index]))
+            return to_input(picture, how, frame)
         except UserError as error:
             raise UserError(f"{self.name(index)}: {error}") from error
 
@@ -57,7 +60,9 @@ class Inputs:
     def name(self, index: int) -> str:
         return f"{self.path}: image {index}"
 
-    def load(self, index: int, how: Preprocessing) -> NDArray[np.float32]:
+    def load(
+        self, index: int, how: Preprocessing, frame: Frame = resize_and_crop
+    ) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):  # what float32 does not hold becomes infinity
             image = self.array[index].astype(np.float32)
         if not np.isfinite(image).all():

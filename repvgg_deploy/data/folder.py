@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import sha256_file
-from .pixels import to_input
+from .pixels import Frame, resize_and_crop, to_input
 from .preprocessing import Preprocessing
 from .source import Labelled
 
@@ -25,14 +25,18 @@ _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: Of more than 8 bits; Pillow cuts them off at 255 when it makes them RGB: they would be white.
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 #: Sub-folders of these names hold parts of a data set, not classes.
-_SPLITS = {"train", "training", "val", "valid", "validation", "test"}
+TRAIN_FOLDERS = ("train", "training")
+VAL_FOLDERS = ("val", "valid", "validation", "test")
+_SPLITS = {*TRAIN_FOLDERS, *VAL_FOLDERS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Files:
-    """Image files, decoded each time they are asked for."""
+    """Image files, decoded each time they are asked for; ``digests`` [N, 32] are their SHA-256
+    where those have been taken."""
 
     paths: tuple[Path, ...]
+    digests: NDArray[np.uint8] | None = None
     ready = False
 
     def __len__(self) -> int:
@@ -41,15 +45,19 @@ class Files:
     def name(self, index: int) -> str:
         return str(self.paths[index])
 
-    def load(self, index: int, how: Preprocessing) -> NDArray[np.float32]:
+    def load(
+        self, index: int, how: Preprocessing, frame: Frame = resize_and_crop
+    ) -> NDArray[np.float32]:
         path = self.paths[index]
         picture = decode(path)
         try:
-            return to_input(picture, how)
+            return to_input(picture, how, frame)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
     def sha256(self, index: int) -> str:
+        if self.digests is not None:
+            return bytes(self.digests[index]).hex()
         try:
             return sha256_file(self.paths[index])
         except OSError as error:

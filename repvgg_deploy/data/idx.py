@@ -102,6 +102,14 @@ def open_idx(path: Path, split: str | None) -> Labelled:
     return Labelled(source)
 
 
+def idx_splits(folder: Path) -> list[str]:
+    """The keys of SPLITS of which a folder holds images."""
+    names = [path.name for path in folder.iterdir() if _IMAGES.match(path.name)]
+    return [
+        split for split, parts in SPLITS.items() if any(p in name for p in parts for name in names)
+    ]
+
+
 def _pick(folder: Path, split: str | None) -> Path:
     """The images file of a folder; unpacked ones go before packed ones of the same name."""
     found: dict[str, Path] = {}

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .arrays import open_arrays
+from .cifar import cifar_splits, open_cifar
 from .folder import open_folder
 from .idx import holds_idx, is_idx, open_idx
 from .label_file import read_labels
+from .pixels import Frame, resize_and_crop
 from .preprocessing import PRESETS, READY, Preprocessing
 from .source import Labelled, Source
 
@@ -64,10 +66,15 @@ class ImageSet:
         """
         for start in range(0, len(self), size):
             part = self.picked[start : start + size].tolist()
-            yield np.stack([self._load(index) for index in part])
+            yield np.stack([self.load(index) for index in part])
 
-    def _load(self, index: int) -> NDArray[np.float32]:
-        image = self.source.load(index, self.preprocessing)
+    def load(self, index: int, frame: Frame = resize_and_crop) -> NDArray[np.float32]:
+        """The image of this number in the source, [C, H, W].
+
+        Raises:
+            UserError: it cannot be used, or is of another size than the first.
+        """
+        image = self.source.load(index, self.preprocessing, frame)
         if image.shape != self.shape:
             first, here = (f"{h}x{w}" for _, h, w in (self.shape, image.shape))
             raise UserError(
@@ -89,18 +96,18 @@ class ImageSet:
             for place, label in enumerate(self.labels[shuffled].tolist()):
                 turns[place] = seen[label] = seen.get(label, -1) + 1
             shuffled = shuffled[np.argsort(turns, kind="stable")]
-        chosen = np.sort(shuffled[:count])
-        labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, picked=self.picked[chosen], labels=labels)
+        return self.only(np.sort(shuffled[:count]))
+
+    def only(self, places: NDArray[np.int64]) -> ImageSet:
+        """The images at these places of the set."""
+        labels = None if self.labels is None else self.labels[places]
+        return replace(self, picked=self.picked[places], labels=labels)
 
     def without(self, others: ImageSet) -> ImageSet | None:
         """The images of this set that are not among ``others``, which are some of it; None where
         none is left."""
-        left = ~np.isin(self.picked, others.picked)
-        if not left.any():
-            return None
-        labels = None if self.labels is None else self.labels[left]
-        return replace(self, picked=self.picked[left], labels=labels)
+        left = np.flatnonzero(~np.isin(self.picked, others.picked))
+        return self.only(left) if len(left) else None
 
 
 def open_images(
@@ -109,11 +116,12 @@ def open_images(
     labels: Path | None = None,
     split: str | None = None,
 ) -> ImageSet:
-    """A folder of images, IDX files (a file or their folder), a .npz or a .npy file.
+    """A folder of images, IDX files (a file or their folder), a folder of CIFAR-10's binary files,
+    a .npz or a .npy file.
 
     ``preprocessing`` None: not said, which is enough for what is preprocessed already. ``labels``
     is a file of them, in place of those beside the images; ``split`` picks one of several IDX
-    files in a folder.
+    files in a folder, or one of CIFAR-10's.
 
     Raises:
         UserError: no images there, files that cannot be used, or preprocessing that is not named
@@ -134,8 +142,10 @@ def _open(path: Path, split: str | None) -> Labelled:
     try:
         if path.is_dir() and holds_idx(path):
             return open_idx(path, split)
+        if path.is_dir() and cifar_splits(path):
+            return open_cifar(path, split)
         if split is not None:
-            raise UserError(f"{path}: is no folder of IDX files; leave out --split.")
+            raise UserError(f"{path}: is no folder of IDX files or of CIFAR-10; leave out --split.")
         if path.is_dir():
             return open_folder(path)
     except OSError as error:

@@ -25,9 +25,15 @@ def check_labels(labels: NDArray[Any], images: int, path: Path) -> NDArray[np.in
             f"{path}: holds labels of shape {labels.shape} for {images} images; give one label for "
             "each image."
         )
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= _MOST_CLASSES:
+    if labels.dtype.kind not in "iu":
         raise UserError(
             f"{path}: its labels are no class indices (integers from 0 on; these are of type "
             f"{labels.dtype}, {labels.min()} to {labels.max()})."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= _MOST_CLASSES))
+    if len(wrong):
+        raise UserError(
+            f"{path}: its labels are no class indices (integers from 0 on; that of image "
+            f"{wrong[0]} is {labels[wrong[0]]})."
         )
     return labels.astype(np.int64)

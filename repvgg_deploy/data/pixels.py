@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -9,19 +11,19 @@ from PIL import Image
 from ..errors import UserError
 from .preprocessing import Preprocessing
 
+#: From a picture in the wanted colours to the part of it, in the size, that a network sees.
+Frame = Callable[[Image.Image, Preprocessing], Image.Image]
+
 #: A picture that is much longer than wide grows by its shorter side.
 _LARGEST_RESIZED = 1 << 26
 
 
-def to_input(picture: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
-    """[C, H, W]; the arithmetic is that of torchvision's Resize, CenterCrop and Normalize.
+def resize_and_crop(picture: Image.Image, how: Preprocessing) -> Image.Image:
+    """The part of a picture that evaluation sees, as torchvision's Resize and CenterCrop have it.
 
     Raises:
         UserError: it would be resized to more than a picture has.
     """
-    picture = picture.convert("RGB")  # a grey one three times over
-    if how.channels == 1:
-        picture = picture.convert("L")
     if how.resize is not None:
         width, height = _target(picture, how.resize)
         if width * height > _LARGEST_RESIZED:
@@ -34,6 +36,21 @@ def to_input(picture: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
         height, width = how.crop
         left, top = _start(picture.width, width), _start(picture.height, height)
         picture = picture.crop((left, top, left + width, top + height))  # black where beyond it
+    return picture
+
+
+def to_input(
+    picture: Image.Image, how: Preprocessing, frame: Frame = resize_and_crop
+) -> NDArray[np.float32]:
+    """[C, H, W], normalised; training has a ``frame`` of its own, which augments.
+
+    Raises:
+        UserError: as ``frame``.
+    """
+    picture = picture.convert("RGB")  # a grey one three times over
+    if how.channels == 1:
+        picture = picture.convert("L")
+    picture = frame(picture, how)
     scaled = np.asarray(picture, np.float32).reshape(picture.height, picture.width, -1) / 255
     normal = (scaled - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))

@@ -13,6 +13,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "box")
 LARGEST_SIDE = 16_384
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CIFAR_10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # of the 50,000 for training
 _FASHION_MNIST = ((0.2860,), (0.3530,))  # as in data/fashion_mnist.py, which needs numpy
 
 
@@ -144,5 +145,6 @@ PRESETS = {
     "fashion-mnist-32": Preprocessing(
         None, (32, 32), "bilinear", 3, *(values * 3 for values in _FASHION_MNIST)
     ),
+    "cifar-10": Preprocessing(None, (32, 32), "bilinear", 3, *_CIFAR_10),
     "none": READY,
 }

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .pixels import Frame, resize_and_crop
 from .preprocessing import Preprocessing
 
 
@@ -23,8 +24,13 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """For the sentences of errors."""
 
-    def load(self, index: int, how: Preprocessing) -> NDArray[np.float32]:
-        """Preprocessed, [C, H, W]; UserError where the image cannot be used."""
+    def load(
+        self, index: int, how: Preprocessing, frame: Frame = resize_and_crop
+    ) -> NDArray[np.float32]:
+        """Preprocessed, [C, H, W]; UserError where the image cannot be used.
+
+        Images that are preprocessed already have no use for ``frame``.
+        """
 
     def sha256(self, index: int) -> str:
         """Of the image as it is stored, in hex."""

@@ -95,11 +95,12 @@ def prove_fusion(
         for (name, block), (_, fused) in zip(train.chain, deploy.chain, strict=True):
             exact = copy.deepcopy(block).double()
             branches = exact.branches(truth)
-            linear, given = torch.stack(branches).sum(0), truth.float()
+            linear, given = exact.joined(branches), truth.float()
             judge(name, linear, block.linear(given), fused.linear(given))
             if fold is not None:
                 output = _convolve(fused, truth, *fold(name))
-                algebra[name] = relative_error(output, torch.stack(branches))
+                terms = branches if exact.outer_norm is None else [linear]
+                algebra[name] = relative_error(output, torch.stack(terms))
             truth = exact.activation(linear)
             if block.squeeze_excite is not None:
                 given = linear.float()

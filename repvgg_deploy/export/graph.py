@@ -73,15 +73,21 @@ class Writer:
             return self.conv(f"{name}.rbr_reparam", block.rbr_reparam, x)
         outputs = []
         for branch in ("rbr_dense", "rbr_1x1"):
-            conv, norm = block.get_submodule(branch).children()
+            module = block.get_submodule(branch)
+            if isinstance(module, nn.Conv2d):
+                outputs.append(self.conv(f"{name}.{branch}", module, x))
+                continue
+            conv, norm = module.children()
             assert isinstance(conv, nn.Conv2d)
             output = self.conv(f"{name}.{branch}.conv", conv, x)
             outputs.append(self.norm(f"{name}.{branch}.bn", norm, output))
         total = self.op("Add", f"{name}.1", *outputs)
-        if block.identity is None:
-            return total
-        identity = self.norm(f"{name}.rbr_identity", block.identity, x)
-        return self.op("Add", f"{name}.2", total, identity)
+        if block.identity is not None:
+            identity = self.norm(f"{name}.rbr_identity", block.identity, x)
+            total = self.op("Add", f"{name}.2", total, identity)
+        if block.outer_norm is not None:
+            total = self.norm(f"{name}.bn", block.outer_norm, total)
+        return total
 
     def block(self, name: str, block: RepVGGBlock, x: str) -> str:
         x, se = self.linear(name, block, x), block.squeeze_excite

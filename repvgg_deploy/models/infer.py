@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import UserError
-from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, Form, block_name
+from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, Form, block_name
 
 
 class NotPlain(UserError):
-    """A RepVGG whose strides are not the plain ones, as dilated backbones have them."""
+    """A RepVGG whose strides are not the plain ones, as dilated backbones have them, or whose
+    squeeze-excitation stands where it does not fold."""
 
 
 State = Mapping[str, Tensor]
@@ -34,14 +35,22 @@ def infer(state: State, eps: float) -> tuple[ArchSpec, Form]:
     """
     form = _form(state)
     family: Family = "repvggplus" if any(".blocks." in key for key in state) else "repvgg"
+    kind: Block = "qarepvgg" if "stage0.rbr_1x1.weight" in state else "repvgg"
     blocks: list[BlockSpec] = []
     for name, stride in _layout(state, family):
         before = blocks[-1].out_channels if blocks else None
         blocks.append(_block(state, name, stride, before, form, family))
+        if form == "train" and kind == "repvgg":
+            _check_identity(state, blocks[-1])
+    if kind == "qarepvgg" and family == "repvgg" and any(block.se_channels for block in blocks):
+        raise NotPlain(
+            "QARepVGG's own code has the squeeze-excitation before the batch norm after the sum, "
+            "so that one does not fold, and this step has no such network."
+        )
     classes = _classes(state, blocks[-1].out_channels)
     aux = AUX_STAGES if family == "repvggplus" else ()
     aux = tuple(stage for stage in aux if f"{stage}_aux.3.weight" in state)
-    return ArchSpec(family, tuple(blocks), classes, aux, eps), form
+    return ArchSpec(family, tuple(blocks), classes, aux, eps, kind), form
 
 
 def _form(state: State) -> Form:
@@ -93,10 +102,7 @@ def _block(
     se = "post_se" if family == "repvggplus" else "se"
     squeeze = state.get(f"{name}.{se}.down.weight")
     squeezed = 0 if squeeze is None else squeeze.shape[0]
-    block = BlockSpec(name, cin, out, stride, cin // per_group, squeezed)
-    if form == "train":
-        _check_identity(state, block)
-    return block
+    return BlockSpec(name, cin, out, stride, cin // per_group, squeezed)
 
 
 def _check_identity(state: State, block: BlockSpec) -> None:

@@ -1,6 +1,7 @@
 """RepVGG as a torch module, in training form (three branches) and deploy form (one conv).
 
-State-dict keys are the official ones, so official checkpoints load with ``strict=True``.
+State-dict keys are the official ones, of RepVGG and of QARepVGG's classification networks, so
+official checkpoints load with ``strict=True``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .spec import ArchSpec, BlockSpec, Form
+from .spec import ArchSpec, Block, BlockSpec, Form
 
 
 def conv_bn(
@@ -37,9 +38,15 @@ class SqueezeExcite(nn.Module):
 
 
 class RepVGGBlock(nn.Module):
-    """One block: 3x3 + 1x1 + identity, each with batch norm, in training; one conv deployed."""
+    """One block: 3x3 + 1x1 + identity in training, one convolution deployed.
 
-    def __init__(self, spec: BlockSpec, form: Form, eps: float, se_after_relu: bool) -> None:
+    Each branch of a ``repvgg`` block has a batch norm. In a ``qarepvgg`` block the 3x3 alone has
+    one, and their sum another (QARepVGG, arXiv 2212.01593, section 4).
+    """
+
+    def __init__(
+        self, spec: BlockSpec, form: Form, eps: float, se_after_relu: bool, kind: Block
+    ) -> None:
         super().__init__()
         self.form = form
         self.se_after_relu = se_after_relu
@@ -48,10 +55,15 @@ class RepVGGBlock(nn.Module):
             setattr(self, self.se_name, SqueezeExcite(cout, spec.se_channels))
         if form == "deploy":
             self.rbr_reparam = nn.Conv2d(cin, cout, 3, stride, padding=1, groups=groups)
+            return
+        plain = kind == "qarepvgg"
+        if spec.has_identity:
+            self.rbr_identity = nn.Identity() if plain else nn.BatchNorm2d(cin, eps=eps)
+        self.rbr_dense = conv_bn(cin, cout, 3, stride, groups, eps)
+        if plain:
+            self.rbr_1x1: nn.Module = nn.Conv2d(cin, cout, 1, stride, groups=groups, bias=False)
+            self.bn = nn.BatchNorm2d(cout, eps=eps)
         else:
-            if spec.has_identity:
-                self.rbr_identity = nn.BatchNorm2d(cin, eps=eps)
-            self.rbr_dense = conv_bn(cin, cout, 3, stride, groups, eps)
             self.rbr_1x1 = conv_bn(cin, cout, 1, stride, groups, eps)
 
     @property
@@ -63,8 +75,13 @@ class RepVGGBlock(nn.Module):
         return getattr(self, self.se_name, None)
 
     @property
-    def identity(self) -> nn.BatchNorm2d | None:
+    def identity(self) -> nn.Module | None:
         return getattr(self, "rbr_identity", None)
+
+    @property
+    def outer_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm after the sum of the branches, where the block has one."""
+        return getattr(self, "bn", None)
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """Output of each parallel branch, all [N, C_out, H', W']; one in the deploy form."""
@@ -73,10 +90,15 @@ class RepVGGBlock(nn.Module):
         identity = [] if self.identity is None else [self.identity(x)]
         return [self.rbr_dense(x), self.rbr_1x1(x), *identity]
 
+    def joined(self, branches: list[Tensor]) -> Tensor:
+        """The sum of the branches' outputs, and the batch norm after it where there is one."""
+        first, *others = branches
+        total = sum(others, first)
+        return total if self.outer_norm is None else self.outer_norm(total)
+
     def linear(self, x: Tensor) -> Tensor:
         """The part that re-parameterization folds: [N, C_in, H, W] -> [N, C_out, H', W']."""
-        first, *others = self.branches(x)
-        return sum(others, first)
+        return self.joined(self.branches(x))
 
     def activation(self, x: Tensor) -> Tensor:
         """Squeeze-excitation and ReLU, in the family's order."""
@@ -102,7 +124,7 @@ class RepVGG(nn.Module):
         self.spec = spec
         self.form = form
         after_relu = spec.family == "repvggplus"
-        chain = [RepVGGBlock(block, form, spec.eps, after_relu) for block in spec.blocks]
+        chain = [RepVGGBlock(b, form, spec.eps, after_relu, spec.block) for b in spec.blocks]
         for block_spec, block in zip(spec.blocks, chain, strict=True):
             _attach(self, block_spec.name, block)
         #: (name, block) in execution order; a tuple, so that torch does not register it twice.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import AUX_STAGES, STAGES, ArchSpec, BlockSpec, Family, block_name
+from ..errors import UserError
+from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, block_name
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Variant:
     image_size: int = 224
     paper_top1: str | None = None
 
-    def spec(self, num_classes: int = 1000) -> ArchSpec:
-        """The architecture with ``num_classes`` outputs and 3 input channels."""
+    def spec(
+        self, num_classes: int = 1000, *, block: Block = "repvgg", in_channels: int = 3
+    ) -> ArchSpec:
+        """The architecture with ``num_classes`` outputs; UserError as of :func:`make_spec`."""
         widths = (int(64 * self.a), int(128 * self.a), int(256 * self.a), int(512 * self.b))
         return make_spec(
             depths=self.depths,
@@ -36,6 +39,8 @@ class Variant:
             family=self.family,
             se_ratio=self.se_ratio,
             num_classes=num_classes,
+            in_channels=in_channels,
+            block=block,
         )
 
 
@@ -48,26 +53,36 @@ def make_spec(
     family: Family = "repvgg",
     se_ratio: int = 0,
     in_channels: int = 3,
+    block: Block = "repvgg",
 ) -> ArchSpec:
     """Lay out a RepVGG from depths (stages 1-4) and widths (stages 0-4).
 
     ``groups`` applies to every even layer, counted from stage 0 as layer 0 (RepVGG paper,
     section 4.1: g2 and g4 models).
-    """
 
-    def block(name: str, layer: int, cin: int, cout: int, stride: int) -> BlockSpec:
+    Raises:
+        UserError: qarepvgg blocks with squeeze-excitation before the ReLU. QARepVGG's own code has
+            it before the batch norm after the sum, where it does not fold.
+    """
+    if block == "qarepvgg" and family == "repvgg" and se_ratio:
+        raise UserError(
+            "--block qarepvgg: has no form that folds with squeeze-excitation before the ReLU, as "
+            "RepVGG-D2se has it; use --block repvgg, or RepVGGplus-L2pse, which has it after."
+        )
+
+    def lay_out(name: str, layer: int, cin: int, cout: int, stride: int) -> BlockSpec:
         grouped = groups if layer >= 2 and layer % 2 == 0 else 1
         squeezed = cout // se_ratio if se_ratio else 0
         return BlockSpec(name, cin, cout, stride, grouped, squeezed)
 
-    blocks = [block("stage0", 0, in_channels, widths[0], 2)]
+    blocks = [lay_out("stage0", 0, in_channels, widths[0], 2)]
     for stage, stride, depth, width in _stage_layout(family, depths, widths):
         for index in range(depth):
             name = block_name(family, stage, index)
             cin = blocks[-1].out_channels
-            blocks.append(block(name, len(blocks), cin, width, stride if index == 0 else 1))
+            blocks.append(lay_out(name, len(blocks), cin, width, stride if index == 0 else 1))
     aux = AUX_STAGES if family == "repvggplus" else ()
-    return ArchSpec(family, tuple(blocks), num_classes, aux)
+    return ArchSpec(family, tuple(blocks), num_classes, aux, block=block)
 
 
 def _stage_layout(
@@ -123,4 +138,5 @@ def describe(spec: ArchSpec) -> str:
         groups = f", groups {max(spec.groups)}" if max(spec.groups) > 1 else ""
         se = ", SE" if spec.has_se else ""
         name = f"custom ({spec.family}, depths {depths}, widths {widths}{groups}{se})"
-    return f"{name}, {spec.num_classes} classes"
+    kind = ", qarepvgg blocks" if spec.block == "qarepvgg" else ""
+    return f"{name}{kind}, {spec.num_classes} classes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -101,6 +101,14 @@ class TrainBlock:
         strided = self.family.strided and re.search(self.family.strided, self.path)
         return assumed and lacks and not strided
 
+    def with_identity(self, present: bool) -> TrainBlock:
+        """This block where more is known than its shapes say: whether it has its family's branches
+        without tensors."""
+        branches = tuple(branch for branch in self.branches if branch.steps)
+        if present:
+            branches += tuple(TrainBranch(b, ()) for b in self.family.branches if not b.steps)
+        return replace(self, branches=branches)
+
     @property
     def has_identity(self) -> bool:
         """Whether a branch passes the input on, channel by channel."""
@@ -151,8 +159,14 @@ def read_block(
     outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
     if family.outer_norm and outer is None:
         raise Misfit(path, f"{family.outer_norm}.weight is missing.", damaged=False)
-    folded = None if family.keeps_outer_norm else outer
+    folded = None if _keeps_outer_norm(state, path, family) else outer
     return _with_geometry(state, path, family, branches, folded)
+
+
+def _keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
+    between = below(path, f"{family.before_outer_norm}.") if family.before_outer_norm else None
+    stands_between = between is not None and any(key.startswith(between) for key in state)
+    return family.keeps_outer_norm or stands_between
 
 
 def _is_as_said(weight: Tensor, branch: Branch) -> bool:

@@ -50,6 +50,7 @@ def _classifier(block: str, *heads: tuple[str, str]) -> BlockFamily:
 _MOBILEONE = _mobileone("rbr_conv", "rbr_scale", "rbr_skip")
 _TIMM_MOBILEONE = _mobileone("conv_kxk", "conv_scale", "identity")
 
+_QAREPVGG_STAGES = r"(^|\.)stage(0|[1-4](_first|_second)?(\.blocks)?\.\d+)$"
 _QAREPVGG = BlockFamily(
     "yolov6-qarepvgg",
     "QARepVGGBlock",
@@ -59,6 +60,7 @@ _QAREPVGG = BlockFamily(
     outer_norm="bn",
     keeps_outer_norm=True,
     tail=("se", "nonlinearity"),
+    where=rf"^(?!.*{_QAREPVGG_STAGES})",
     strided=r"(^|\.)(stem|ERBlock_\d\.0)$",
     note="QARepVGGBlockV2 has the same keys and one branch more, an average pool; if these blocks "
     "are V2, say --family yolov6-qarepvgg-v2",
@@ -75,6 +77,19 @@ _OFFICIAL = BlockFamily(
 
 #: In the order in which they are tried: a block that holds another one comes before it.
 FAMILIES: tuple[BlockFamily, ...] = (
+    replace(
+        _QAREPVGG,
+        family="qarepvgg",
+        eps=1e-5,
+        keeps_outer_norm=False,
+        before_outer_norm="se",
+        tail=("se", "nonlinearity", "post_se"),
+        where=_QAREPVGG_STAGES,
+        only_there=True,
+        strided=r"(^|\.)stage(0|[1-4](_first)?(\.blocks)?\.0)$",
+        training_only=r"(^|\.)stage\d(_first)?_aux\.",
+        note="",
+    ),
     _QAREPVGG,
     _plain_conv("yolov6-qarepvgg"),
     _plain_conv("yolov6-qarepvgg-v2"),

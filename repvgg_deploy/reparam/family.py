@@ -73,6 +73,9 @@ class BlockFamily:
     outer_norm: str = ""
     #: The code base's own deploy form keeps that batch norm, so its state dict does too.
     keeps_outer_norm: bool = False
+    #: What of ``tail`` stands between the sum and that batch norm: in a block that has it the
+    #: batch norm stays as well.
+    before_outer_norm: str = ""
     #: Modules after the sum in the order of forward; a block may lack any of them.
     tail: tuple[str, ...] = ()
     #: Pattern of the paths where a checkpoint has these blocks, if names alone could mean others.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .blocks import Misfit, State, TrainBlock, below, read_block
+from .blocks import Misfit, State, Step, TrainBlock, below, read_block
 from .families import FAMILIES, FAMILY_NAMES
 from .family import NUMBER, BlockFamily
 
@@ -111,8 +111,14 @@ class _Search:
                     self._misfits.append((family, start, misfit))
                 continue
             if block is not None and any(branch.kernel_key for branch in block.branches):
-                keys = frozenset(block.keys(self._state))
+                keys = frozenset([*block.keys(self._state), *self._norm_of(path, family)])
                 yield _Reading(block, keys, here, asked is not None)
+
+    def _norm_of(self, path: str, family: BlockFamily) -> list[str]:
+        """Keys of the batch norm after the sum: a part of the block, though it may stay."""
+        if not family.outer_norm:
+            return []
+        return Step("norm", below(path, family.outer_norm)).keys(self._state)
 
     def _larger(self, keys: frozenset[str]) -> list[_Reading]:
         """The readings that these keys are but a part of."""

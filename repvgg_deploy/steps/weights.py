@@ -123,9 +123,18 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     state = checkpoint.state
-    used = list(state) if whole else [key for block in found.blocks for key in block.keys(state)]
+    blocks = found.blocks if whole is None else _with_identities(found.blocks, whole)
+    used = list(state) if whole else [key for block in blocks for key in block.keys(state)]
     check_values(state, used, path)
-    return WeightsFile(checkpoint, reading, found.blocks, found.left, whole, partial)
+    return WeightsFile(checkpoint, reading, blocks, found.left, whole, partial)
+
+
+def _with_identities(blocks: list[TrainBlock], whole: Network) -> list[TrainBlock]:
+    """Whether a block has an identity without tensors is not in its shapes where it is grouped; in
+    a whole network its stride and the channels before it are known, so there it is."""
+    specs = {spec.name: spec for spec in whole.spec.blocks}
+    names = {block.path: whole.layout.our_key(f"{block.path}.").rstrip(".") for block in blocks}
+    return [block.with_identity(specs[names[block.path]].has_identity) for block in blocks]
 
 
 def _whole_network(
@@ -149,6 +158,12 @@ def _whole_network(
         return None, (
             f"{foreign[0]!r}{more} belongs to no part of a plain {spec.family} network, so this "
             "step cannot build it; use your own model code with the fused weights."
+        )
+    strangers = {block.family.family for block in blocks} - {"qarepvgg"}
+    if spec.block == "qarepvgg" and strangers:
+        return None, (
+            f"its blocks are read as those of {min(strangers)}, of which this step has no network; "
+            "leave out --family, or use your own model code with the fused weights."
         )
     check_layout(ours, spec, form)
     return Network(spec, form, layout, ours), ""

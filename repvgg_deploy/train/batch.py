@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Preprocessed ``images`` [n, C, H, W] in float32 and their ``labels`` [n], int64; None where
-    they are not known, which distillation does not ask for."""
-
-    images: Tensor
-    labels: Tensor | None
+from ..data.batch import Batch as Batch
 
 
 class Batches(Protocol):

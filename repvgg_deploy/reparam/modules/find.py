@@ -109,7 +109,8 @@ def _candidate(
 
     def rank(family: BlockFamily) -> tuple[bool, ...]:
         here = bool(family.where and re.search(family.where, block.path))
-        return family not in own, not here, not (here or family.fused)
+        usual = here or (family.fused != "" and not family.only_there)
+        return family not in own, not here, not usual
 
     candidates = []
     for family in every:

@@ -101,7 +101,7 @@ def _walk(train: RepVGG | None, deploy: RepVGG, images: Tensor, seen: dict[str, 
     x = images
     for name, block in train.chain:
         branches = block.branches(x)
-        linear = torch.stack(branches).sum(0)
+        linear = block.joined(branches)
         seen[name].branches.add(*branches)
         seen[name].before.add(linear)
         x = block.activation(linear)

@@ -1,0 +1,112 @@
+"""torch's DataLoader over the batches of one decoder, with workers that stay."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..errors import UserError
+from .batch import Batch
+from .decoder import Decoded, Decoder, Key
+
+#: How DataLoader's own error begins when a worker has gone.
+_GONE = "DataLoader worker (pid"
+
+
+class _Keys:
+    """What is to be decoded next; DataLoader asks for it anew in every epoch."""
+
+    def __init__(self) -> None:
+        self.todo: Sequence[Key] = ()
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.todo)
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+
+class WorkerPool:
+    """``workers`` processes that decode ahead; 0: this process decodes.
+
+    They are not forked from this process: torch's threads, and CUDA, do not survive that. So a
+    script that trains needs ``if __name__ == "__main__"``.
+    """
+
+    def __init__(self, decoder: Decoder, workers: int) -> None:
+        self._keys, self._workers = _Keys(), workers
+        self._loader = DataLoader[Decoded](
+            decoder,
+            batch_size=None,  # a key is a batch
+            sampler=self._keys,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_interrupts,
+            multiprocessing_context=_context() if workers else None,
+            generator=torch.Generator(),  # else it draws from the one of the whole process
+            persistent_workers=workers > 0,
+        )
+
+    def batches(self, keys: Sequence[Key]) -> Iterator[Batch]:
+        """In the order of ``keys``; what an earlier call left is dropped.
+
+        Raises:
+            UserError: an image that cannot be used, or a worker that ended.
+        """
+        self._keys.todo = keys
+        with _interrupts_held():
+            decoded = iter(self._loader)
+        while (batch := self._next(decoded)) is not None:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels = batch
+            yield Batch(images, labels)
+
+    def _next(self, decoded: Iterator[Decoded]) -> Decoded | None:
+        try:
+            return next(decoded, None)
+        except RuntimeError as error:
+            if not str(error).startswith(_GONE):
+                raise
+            raise UserError(
+                f"--workers {self._workers}: a process that decodes images has ended (killed, or "
+                "out of memory); give fewer --workers and go on with --resume."
+            ) from error
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
+    return context
+
+
+def _as_it_is(decoded: Any) -> Any:
+    return decoded
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C is for the process that trains, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that start meanwhile begin deaf to Ctrl-C; this one hears it after."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
