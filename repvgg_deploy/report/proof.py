@@ -81,8 +81,9 @@ def _integer_lines(proof: IntegerProof) -> list[str]:
     layers = count_text(proof.quantized, "layer")
     if proof.changed:
         return [f"  {line}" for line in proof.changed[:5]]
+    origin = "were trained" if proof.trained else "quantize chose"
     lines = [
-        f"  weights, scales and biases of {layers} are those that quantize chose;",
+        f"  weights, scales and biases of {layers} are those that {origin};",
         f"  from ONNX Runtime's own values, torch has {proof.differing:,} of {proof.values:,} "
         f"integers otherwise, by {count_text(proof.largest, 'step')} at most;",
     ]

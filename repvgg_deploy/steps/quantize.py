@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,20 +12,18 @@ from ..artifacts import QuantizedArtifact
 from ..data.spool import Spool, spooled
 from ..equivalence.compare import Comparison
 from ..errors import CheckFailed, UserError
-from ..files import folder_beside, new_folder
 from ..quantize.collect import NAMELESS
-from ..quantize.fake import int8_tensors, to_bytes
 from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
-from ..sidecar import store
 from ..workspace import ModelFolder
 from .calibration import Calibration
 from .fallback import Fallback, reach_bounds
 from .quantize_options import QuantizeOptions
-from .quantize_proof import measure, prove_equalization, prove_integers
-from .quantize_record import Outcome, describe
+from .quantize_proof import measure, prove_equalization
+from .quantize_record import Outcome
 from .quantize_source import float_model
+from .write_int8 import write_int8
 
 #: Below this a network has lost its answers, not some precision, and nothing is written.
 LEAST_SQNR_DB = 15.0
@@ -62,7 +60,7 @@ def quantize_model(
     path = folder.claim_int8(source)
     model = float_model(source, calibration)
     with spooled(calibration.fit) as images:
-        network = _quantize(source, model, images, options, progress)
+        network = post_training(source, model, images, options, progress)
         equalized = prove_equalization(source, model, network, images.stored)
     fallback = None
     if options.bounded:
@@ -84,25 +82,8 @@ def quantize_model(
             f"{LEAST_SQNR_DB:g}; nothing was written. Try --method thorough, more images with "
             "--samples, or let the most harmful layers stay in float with --min-sqnr."
         )
-    content = to_bytes(int8_tensors(network.model, network.layers))
-    with new_folder(path.parent), folder_beside(path) as aside:
-        staged = ModelFolder(aside)
-        outcome = Outcome(network, quantized, quality, measured.samples, fallback)
-        described = describe(source, path, outcome, calibration, options, content)
-        built = store(
-            staged.onnx("int8"),
-            lambda temporary: onnx.save(quantized, temporary),
-            described,
-            {staged.int8_weights: lambda temporary: temporary.write_bytes(content)},
-        )
-        integers, unchecked = prove_integers(source, staged.onnx("int8"))
-        artifact = replace(built, proof={**built.proof, "integers": integers})
-        store(
-            path,
-            staged.onnx("int8").replace,
-            lambda _sha256: artifact,
-            {folder.int8_weights: staged.int8_weights.replace},
-        )
+    outcome = Outcome(network, quantized, quality, measured.samples, fallback)
+    artifact, unchecked = write_int8(source, folder, outcome, calibration, options)
     return QuantizeResult(path, artifact, network, quality, fallback, equalized, unchecked)
 
 
@@ -110,13 +91,18 @@ def _to_int8(network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelP
     return insert_qdq(network.model, network.layers, options.float_type)
 
 
-def _quantize(
+def post_training(
     source: Path,
     model: onnx.ModelProto,
     images: Spool,
     options: QuantizeOptions,
     progress: Callable[[str, float], None],
 ) -> QuantizedNetwork:
+    """The network quantized on ``images``.
+
+    Raises:
+        UserError: names the file; images or a graph that cannot be used.
+    """
     try:
         network = quantize(
             model,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ..quantize.quality import Likeness
 
+#: The method that a sidecar names where the weights were trained for int8.
+TRAINED = "qat"
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:

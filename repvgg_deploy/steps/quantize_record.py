@@ -23,13 +23,17 @@ from .quantize_options import QuantizeOptions
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: the ``quantized`` model of ``network``, and its ``quality`` on ``samples``."""
+    """What came out: the ``quantized`` model of ``network``, and its ``quality`` on ``samples``.
+
+    ``training`` is what the sidecar says of how it was trained, None: it was not.
+    """
 
     network: QuantizedNetwork
     quantized: onnx.ModelProto
     quality: Likeness
     samples: int
-    fallback: Fallback | None
+    fallback: Fallback | None = None
+    training: dict[str, Any] | None = None
 
 
 def describe(
@@ -61,6 +65,7 @@ def describe(
             "seed": options.seed,
             "stem": options.stem,
             "linear": options.linear,
+            **(outcome.training or {}),
         },
         calibration=calibration.record(),
         layers=_layers(outcome, options),

@@ -26,9 +26,10 @@ from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_info import OnnxInfo
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
-from ..sidecar import lineage
+from ..sidecar import lineage, load_sidecar
 from .against_weights import check_channels, pick_samples
 from .int8_proof import IntegerProof, LayerIntegers
+from .quantize_options import TRAINED
 from .verdict import Verdict
 from .weights import TORCH_DTYPE, WeightsFile
 
@@ -62,7 +63,8 @@ def verify_int8(
     state = read_int8(integers_file(path))
     model = load_model(path)
     changed = foreign(reference.path, path) or changed_tensors(model, state, candidate.precision)
-    proof = IntegerProof(tuple(changed), len(state.scales), candidate.precision)
+    trained = is_trained(path)
+    proof = IntegerProof(tuple(changed), len(state.scales), candidate.precision, trained=trained)
     if changed:  # there is no point in running it
         return Verdict(reference.path, path, None, None, str(device), integers=proof)
     image = (candidate.channels, candidate.height, candidate.width)
@@ -84,8 +86,17 @@ def verify_int8(
         network=likeness(own.logits, whole),
         weights=likeness(plain, floats),
         reference=likeness(own.logits, floats),
+        trained=trained,
     )
     return Verdict(reference.path, path, logits, None, str(device), integers=proof)
+
+
+def is_trained(path: Path) -> bool:
+    """Whether the sidecar of an int8 model says that its weights were trained."""
+    try:
+        return bool(load_sidecar(path)["method"]["effort"] == TRAINED)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def foreign(reference: Path, path: Path) -> list[str]:

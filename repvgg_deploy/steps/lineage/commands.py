@@ -17,6 +17,7 @@ from ...artifacts import (
 from ...engine.options import BuildOptions, options_from_dict
 from ...workspace import ModelFolder
 from ..chain_contents import Artifact
+from ..quantize_options import TRAINED
 from .files import Found
 from .record import Command, Evaluation, Speed, Training
 
@@ -67,6 +68,8 @@ def _command(artifact: Artifact, source: Artifact | None, place: list[str]) -> t
         how = kind.get(artifact.precision, ["--trt", artifact.precision])
         return _line("export", *how, *_exported(artifact), *place), ""
     if isinstance(artifact, QuantizedArtifact):
+        if artifact.method["effort"] == TRAINED:
+            return str(artifact.method.get("command", "")), "the run folder, if it was resumed"
         return _quantize(artifact, place), ""
     return _engine(artifact, source, place)
 

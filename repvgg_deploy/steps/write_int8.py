@@ -1,0 +1,53 @@
+"""A quantized network, wherever it comes from, becomes files: proved first, all or none of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from ..artifacts import QuantizedArtifact
+from ..files import folder_beside, new_folder
+from ..quantize.fake import int8_tensors, to_bytes
+from ..sidecar import store
+from ..workspace import ModelFolder
+from .calibration import Calibration
+from .quantize_options import QuantizeOptions
+from .quantize_proof import prove_integers
+from .quantize_record import Outcome, describe
+
+
+def write_int8(
+    source: Path,
+    folder: ModelFolder,
+    outcome: Outcome,
+    calibration: Calibration,
+    options: QuantizeOptions,
+) -> tuple[QuantizedArtifact, str]:
+    """Write ``int8.onnx``, its fake-quantized network and its sidecar; the record, and why the
+    integers were not held against torch, empty where they were.
+
+    Raises:
+        UserError: the folder cannot be written.
+        CheckFailed: ONNX Runtime's integers are not those that were meant.
+    """
+    path = folder.onnx("int8")
+    content = to_bytes(int8_tensors(outcome.network.model, outcome.network.layers))
+    with new_folder(path.parent), folder_beside(path) as aside:
+        staged = ModelFolder(aside)
+        built = store(
+            staged.onnx("int8"),
+            lambda temporary: onnx.save(outcome.quantized, temporary),
+            describe(source, path, outcome, calibration, options, content),
+            {staged.int8_weights: lambda temporary: temporary.write_bytes(content)},
+        )
+        integers, unchecked = prove_integers(source, staged.onnx("int8"))
+        artifact = replace(built, proof={**built.proof, "integers": integers})
+        store(
+            path,
+            staged.onnx("int8").replace,
+            lambda _sha256: artifact,
+            {folder.int8_weights: staged.int8_weights.replace},
+        )
+    return artifact, unchecked
