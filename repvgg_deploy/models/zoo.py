@@ -28,13 +28,19 @@ class Variant:
     paper_top1: str | None = None
 
     def spec(
-        self, num_classes: int = 1000, *, block: Block = "repvgg", in_channels: int = 3
+        self,
+        num_classes: int = 1000,
+        *,
+        block: Block = "repvgg",
+        in_channels: int = 3,
+        widths: tuple[int, int, int, int, int] | None = None,
     ) -> ArchSpec:
-        """The architecture with ``num_classes`` outputs; UserError as of :func:`make_spec`."""
-        widths = (int(64 * self.a), int(128 * self.a), int(256 * self.a), int(512 * self.b))
+        """The architecture with ``num_classes`` outputs, of other ``widths`` where they are given;
+        UserError as of :func:`make_spec`."""
+        own = (int(64 * self.a), int(128 * self.a), int(256 * self.a), int(512 * self.b))
         return make_spec(
             depths=self.depths,
-            widths=(min(64, widths[0]), *widths),
+            widths=(min(64, own[0]), *own) if widths is None else widths,
             groups=self.groups,
             family=self.family,
             se_ratio=self.se_ratio,
