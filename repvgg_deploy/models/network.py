@@ -11,6 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from .recompute import recomputed
 from .spec import ArchSpec, Block, BlockSpec, Form
 
 
@@ -123,6 +124,7 @@ class RepVGG(nn.Module):
         super().__init__()
         self.spec = spec
         self.form = form
+        self.recompute = False  # in training, keep no activations inside blocks
         after_relu = spec.family == "repvggplus"
         chain = [RepVGGBlock(b, form, spec.eps, after_relu, spec.block) for b in spec.blocks]
         for block_spec, block in zip(spec.blocks, chain, strict=True):
@@ -141,7 +143,7 @@ class RepVGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         aux: dict[str, Tensor] = {}
         for name, block in self.chain:
-            x = block(x)
+            x = recomputed(block, x) if self.recompute and self.training else block(x)
             if self.training and name in self._aux_after:
                 head = self._aux_after[name]
                 aux[head] = getattr(self, head)(x)

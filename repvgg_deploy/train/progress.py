@@ -1,0 +1,55 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .record import Epoch
+
+
+@dataclass
+class Progress:
+    """``step`` of the run are done; ``epochs`` are done and validated. ``loss_sum`` and ``seconds``
+    are of the steps of the epoch under way."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def content(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; ``epoch`` counts those that are done."""
+        return {
+            "step": self.step,
+            "epoch": len(self.epochs),
+            "progress": {
+                "loss_sum": self.loss_sum,
+                "seconds": self.seconds,
+                "epochs": [asdict(epoch) for epoch in self.epochs],
+            },
+        }
+
+    @staticmethod
+    def read(content: Mapping[str, Any], steps_per_epoch: int) -> Progress:
+        """What ``content()`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        step, rest = content["step"], content["progress"]
+        epochs = [Epoch(**entry) for entry in rest["epochs"]]
+        if not 0 <= step - len(epochs) * steps_per_epoch <= steps_per_epoch:
+            raise ValueError("step and epochs do not go together")
+        return Progress(step, float(rest["loss_sum"]), float(rest["seconds"]), epochs)
+
+    def best(self) -> Epoch | None:
+        """The first of the epochs with the best top-1; None where nothing was validated."""
+        measured = [epoch for epoch in self.epochs if top1(epoch) is not None]
+        return max(measured, key=lambda epoch: top1(epoch) or 0.0, default=None)
+
+
+def top1(epoch: Epoch) -> float | None:
+    """Of the weights that get deployed: the average's where there is one."""
+    return epoch.val_top1 if epoch.ema_top1 is None else epoch.ema_top1

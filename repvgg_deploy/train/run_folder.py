@@ -1,0 +1,122 @@
+"""The files of a run: last.pth, best.pth, steps.csv, train.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import make_folder, sha256_file, whole_file, write_error
+from ..sidecar import to_json
+from .record import Epoch, TrainRecord
+
+_HEADER = "step,epoch,lr,loss\n"
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """A line of steps.csv; ``step`` and ``epoch`` count from 1."""
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss)
+
+    def __str__(self) -> str:
+        return f"{self.step},{self.epoch},{self.lr!r},{self.loss!r}\n"
+
+
+class RunFolder:
+    """Where they are, and how they are written: whole or not at all, but for steps.csv, which
+    grows with every step that is looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pth"
+        self.best = path / "best.pth"
+        self.steps = path / "steps.csv"
+        self.record = path / "train.json"
+
+    def claim(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            UserError: it holds a run, or cannot be made.
+        """
+        for path in (self.last, self.best):
+            if path.exists():
+                raise UserError(
+                    f"{self.path}: holds a run already ({path.name}); go on with it by --resume, "
+                    "or choose another folder by --out."
+                )
+        make_folder(self.path)
+        with whole_file(self.steps) as temporary:
+            temporary.write_text(_HEADER)
+
+    def forget_after(self, step: int) -> None:
+        """Take the lines of steps beyond ``step`` off steps.csv, and what is no line.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        lines = self.steps.read_text(errors="replace").splitlines() if self.steps.exists() else []
+        kept = [line for line in lines[1:] if _step_of(line) <= step]
+        with whole_file(self.steps) as temporary:
+            temporary.write_text("".join([_HEADER, *(f"{line}\n" for line in kept)]))
+
+    def add(self, lines: Sequence[StepLine]) -> None:
+        """Append to steps.csv.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            with self.steps.open("a") as stream:
+                stream.writelines(map(str, lines))
+        except OSError as error:
+            raise write_error(self.steps, error) from error
+
+    def save(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: the disk is full; what stood there stays.
+        """
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
+            try:
+                torch.save(dict(content), stream)
+            except RuntimeError as error:  # torch's own, raised while it handles the write's error
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+
+    def write_record(self, record: TrainRecord, epochs: Sequence[Epoch], stopped: str) -> None:
+        """train.json, with the digests of the checkpoints that are there.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        present = [path for path in (self.last, self.best) if path.exists()]
+        checkpoints = {path.name: sha256_file(path) for path in present}
+        filled = replace(record, epochs=list(epochs), stopped=stopped, checkpoints=checkpoints)
+        with whole_file(self.record) as temporary:
+            temporary.write_text(f"{to_json(filled)}\n")
+
+
+def _step_of(line: str) -> float:
+    """Infinity for what is no line: the last of a run that was killed may be torn."""
+    fields = line.split(",")
+    try:
+        float(fields[3])
+        return int(fields[0])
+    except (IndexError, ValueError):
+        return float("inf")
