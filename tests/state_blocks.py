@@ -41,8 +41,6 @@ PLACES = {
 }
 #: Where any of the others may stand.
 ANYWHERE = ("blocks.{}", "net.b{}.body")
-#: Where blocks downsample that have an identity without tensors elsewhere.
-STRIDED = ("backbone.ERBlock_{}.0", "m{}.stem")
 DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

@@ -14,7 +14,7 @@ from repvgg_deploy.reparam.families import FAMILIES
 from repvgg_deploy.reparam.family import BlockFamily
 from repvgg_deploy.reparam.find import pick_families
 
-from .state_blocks import ANYWHERE, PLACES, STRIDED, Made, under
+from .state_blocks import ANYWHERE, PLACES, Made, under
 
 #: Code bases with blocks that are found only when asked for.
 ASKED = {family.family for family in FAMILIES if family.on_request}
@@ -67,8 +67,6 @@ def make(numbers: Sequence[int], seed: int) -> File:
 def _place(family: BlockFamily, number: int, pick: random.Random, alone: bool) -> str:
     if family.where:
         places = PLACES[family.family]
-    elif family.strided and pick.randrange(3) == 0:
-        places = STRIDED
     else:
         places = ("",) if alone and pick.randrange(5) == 0 else ANYWHERE
     return pick.choice(places).format(number)
