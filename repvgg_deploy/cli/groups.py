@@ -1,8 +1,9 @@
-"""Commands of many options: gathered into values, and listed in sections."""
+"""Commands of many options: gathered into values, and listed in sections; types of options."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def gather(
             values = {name: given.pop(name) for name in options}
             command(*args, **{target: make(**values)}, **given)
 
-        for option in reversed(options.values()):
+        for option in reversed(list(options.values())):
             gathered = option(gathered)
         return gathered
 
@@ -47,3 +48,41 @@ class SectionedCommand(click.Command):
             records = [parameters[name].get_help_record(ctx) for name in names]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])
+
+
+class Amount(click.ParamType[float]):
+    """A number from 0 to ``largest``, or ``below`` it, which ``nan`` is not."""
+
+    name = "X"
+
+    def __init__(self, largest: float, *, below: bool = False) -> None:
+        self._largest, self._below = largest, below
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= self._largest or (self._below and number == self._largest):
+            to = f"below {self._largest:g}" if self._below else f"up to {self._largest:g}"
+            self.fail(f"{value!r} is no number from 0 and {to}.", param, ctx)
+        return number
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """``2,9``: ``count`` numbers of up to ``largest``."""
+
+    def __init__(self, count: int, largest: int, example: str) -> None:
+        self.name = ",".join("N" * count)
+        self._count, self._largest, self._example = count, largest, example
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split(",")
+        if len(parts) != self._count or not all(re.fullmatch(r"\d{1,6}", one) for one in parts):
+            self.fail(f"{value!r} is not {self._count} numbers, as {self._example}.", param, ctx)
+        numbers = tuple(map(int, parts))
+        if max(numbers) > self._largest:
+            self.fail(f"{value!r} has a number above {self._largest}.", param, ctx)
+        return numbers

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UserError
 from . import data_options, options
-from .console import Stopwatch, made, print_json, say, uninterrupted
+from .console import print_json, say, uninterrupted
 from .data_options import PreprocessingOptions
 from .groups import SectionedCommand
 from .subject import refuse_options
+from .train_data_options import AugmentOptions, DataOptions
 from .train_options import (
     QAT,
     SECTIONS,
-    AugmentOptions,
-    DataOptions,
     NetworkOptions,
     QatOptions,
-    RecipeOptions,
     RunOptions,
     augment_options,
     dataset_options,
@@ -31,9 +27,10 @@ from .train_options import (
     recipe_options,
     run_options,
 )
+from .train_recipe_options import RecipeOptions
 
 if TYPE_CHECKING:
-    from ..train.loop import Finished
+    pass
 
 
 @click.command("train", cls=SectionedCommand, sections=SECTIONS)
@@ -77,11 +74,11 @@ def command(
     """
     _refuse_what_has_no_effect(network, qat, int8)
     with uninterrupted():
-        from .train_parts import Asked, train_float, train_int8
-
         from ..train.interruption import Stopped
         from ..train.processes import launched_rank
         from ..train.read import read_training
+        from .train_kinds import train_float, train_int8
+        from .train_parts import Asked
 
     line = shlex.join(["repvgg-deploy", *sys.argv[1:]])
     asked = Asked(network, data, preprocessing, augment, recipe, run, line, launched_rank() == 0)

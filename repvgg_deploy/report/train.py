@@ -30,10 +30,12 @@ def start_lines(setup: Setup, processes: Processes) -> list[str]:
     lines += [f"corrupt: {name}" for name in data.corrupt[:_LISTED]]
     if len(data.corrupt) > _LISTED:
         lines.append(f"corrupt: {len(data.corrupt) - _LISTED} more; train.json lists them")
-    lines.append(f"preprocessing: {how}; augmentation: {setup.augmentation}")
+    if not any(note.startswith("preprocessing: ") for note in data.notes):
+        lines.append(f"preprocessing: {how}")
+    lines.append(f"augmentation: {setup.augmentation}")
     lines.append(f"recipe: {recipe_text(setup.recipe)}")
-    where = f"{count_text(processes.world, 'process').replace('processs', 'processes')}"
-    lines.append(f"device: {processes.device}, {where}, batch {setup.recipe.batch} over all")
+    processes_text = "1 process" if processes.world == 1 else f"{processes.world} processes"
+    lines.append(f"device: {processes.device}, {processes_text}")
     return lines
 
 
@@ -59,7 +61,11 @@ def _some(names: Sequence[str]) -> str:
 
 def recipe_text(recipe: Recipe) -> str:
     """``12 epochs, lr 0.1, momentum 0.9, ...``, without what is switched off."""
-    parts = [count_text(recipe.epochs, "epoch"), f"learning rate {recipe.lr:g}"]
+    parts = [
+        count_text(recipe.epochs, "epoch"),
+        f"batch {recipe.batch}",
+        f"learning rate {recipe.lr:g}",
+    ]
     if recipe.warmup_epochs:
         parts.append(f"warm-up over {recipe.warmup_epochs:g}")
     decay = "custom L2" if recipe.custom_l2 else "weight decay"
@@ -68,7 +74,9 @@ def recipe_text(recipe: Recipe) -> str:
         if value := getattr(recipe, name):
             parts.append(f"{name.replace('_', ' ')} {value:g}")
     parts.append(recipe.precision)
-    parts += [name.replace("_", " ") for name in ("channels_last", "recompute") if getattr(recipe, name)]
+    parts += [
+        name.replace("_", " ") for name in ("channels_last", "recompute") if getattr(recipe, name)
+    ]
     return ", ".join([*parts, f"seed {recipe.seed}"])
 
 

@@ -63,13 +63,14 @@ def supervised_task(setup: Setup, processes: Processes) -> Task:
     def penalty() -> torch.Tensor:
         return 0.5 * recipe.weight_decay * custom_l2(network)
 
+    validation = validation_batches(setup, processes)
     exempt = covered_kernels(network) if recipe.custom_l2 else ()
     return Task(
         network=network,
         objective=Supervised(recipe, penalty if recipe.custom_l2 else None),
         groups=parameter_groups(network, recipe.weight_decay, exempt),
         batches=training_batches(setup, processes),
-        validation=validation_batches(setup, processes),
+        validation=None if validation is None else lambda: validation,
         record=record_of(setup, processes, "train"),
     )
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-
 import torch
 
 from ..data.training import TrainingSet
@@ -16,7 +12,6 @@ from ..train.optimizer import parameter_groups
 from ..train.processes import Processes
 from ..train.qat.distill import Distillation
 from ..train.qat.settings import STATE_KEY, QatSettings
-from ..train.run_folder import RunFolder
 from ..train.task import Task
 from ..workspace import ModelFolder, Workspace
 from .calibration import pick_training_images
@@ -37,24 +32,22 @@ def fused_folder(
         UserError: the folder holds another model, or the checkpoint cannot be fused.
         CheckFailed: the fused weights are not the network that they were made from.
     """
-    folder = workspace.folder(name)
-    path = start.weights.path
+    weights = start.weights
+    if weights.path.resolve() == ModelFolder(workspace.root / name).fused.resolve():
+        return workspace.model(name)
+    folder = workspace.claim(name, weights.checkpoint.sha256)
 
     def fuse() -> None:
-        if not _is_there(folder, path, start.weights.checkpoint.sha256):
-            fuse_checkpoint(
-                path, workspace, reading=start.weights.reading, name=name, origin=start.origin
-            )
+        if folder.fused.exists():  # made from these weights, which claim has seen to
+            folder.read_fused()
+            workspace.set_current(folder)
+            return
+        fuse_checkpoint(
+            weights.path, workspace, reading=weights.reading, name=name, origin=start.origin
+        )
 
     processes.first_only(fuse)
     return folder
-
-
-def _is_there(folder: ModelFolder, path: Path, sha256: str) -> bool:
-    """Whether the fused weights are ``path`` itself, or were made from it."""
-    if not folder.fused.is_file():
-        return False
-    return folder.fused.samefile(path) or folder.read_fused().source.sha256 == sha256
 
 
 def calibrated(
@@ -91,8 +84,7 @@ def int8_task(setup: Setup, run: QatRun, processes: Processes) -> Task:
 
 
 def finish(
-    run: QatRun, done: Finished, setup: Setup, folder: ModelFolder, runs: RunFolder,
-    progress: Progress,
+    run: QatRun, done: Finished, setup: Setup, folder: ModelFolder, progress: Progress
 ) -> QuantizeResult:
     """Write the int8 model of the best checkpoint, or of the last where none was validated.
 
