@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -28,9 +27,6 @@ from .train_options import (
     run_options,
 )
 from .train_recipe_options import RecipeOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("train", cls=SectionedCommand, sections=SECTIONS)
