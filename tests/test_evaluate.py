@@ -295,7 +295,7 @@ def test_classes_and_labels_that_do_not_fit(pipeline: Cli) -> None:
         Image.fromarray(pixels).save(Path("pictures", name, "1.png"))
     pictures = ("--data", "pictures", "--mean", "0.5", "--std", "0.5")
     result = pipeline("evaluate", "ckpt.pth", *pictures)
-    assert "has 2 folders, which count as classes, and ckpt.pth has 5" in result.err
+    assert "has 2 named classes, and ckpt.pth has 5" in result.err
     Path("y.txt").write_text("3\n4\n")
     assert pipeline("evaluate", "ckpt.pth", *pictures, "--labels", "y.txt").code == 0
     np.savez("grey.npz", x=rng.normal(size=(2, 1, 32, 32)), y=[0, 1])

@@ -20,7 +20,8 @@ class TrainingBatches:
     its part of each, the place ``rank`` among ``world``.
 
     Order and augmentation depend on seed, epoch and image alone. ``workers`` processes decode
-    ahead; they start at the first epoch and stay. With 0 this one does it.
+    ahead; they start at the first epoch and stay. With 0 this one does it. ``shape`` is [C, H, W]
+    of every image.
 
     Raises:
         UserError: a batch that ``world`` does not divide, fewer images than a batch, or an
@@ -41,6 +42,7 @@ class TrainingBatches:
         _check_batch(images, batch, world)
         _check_augmentation(images, augmentation)
         self._images, self._batch, self._seed = len(images), batch, seed
+        self.shape = images.shape
         self._part = slice(rank * batch // world, (rank + 1) * batch // world)
         self._pool = WorkerPool(Decoder(images, augmentation, seed), workers)
 
@@ -62,11 +64,13 @@ class TrainingBatches:
 
 class ValidationBatches:
     """Images as evaluation sees them, in batches of ``size`` and what is left; this process has the
-    part ``rank`` of ``world``, and every image is in one part."""
+    part ``rank`` of ``world``, and every image is in one part. ``shape`` is [C, H, W] of every
+    image."""
 
     def __init__(
         self, images: ImageSet, size: int, *, rank: int = 0, world: int = 1, workers: int = 0
     ) -> None:
+        self.shape = images.shape
         mine = np.array_split(np.arange(len(images)), world)[rank]
         self._keys = [(0, mine[start : start + size]) for start in range(0, len(mine), size)]
         self._pool = WorkerPool(Decoder(images, NONE, 0), workers)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -42,18 +44,19 @@ class WorkerPool:
 
     def __init__(self, decoder: Decoder, workers: int) -> None:
         self._keys, self._workers = _Keys(), workers
-        self._loader = DataLoader[Decoded](
-            decoder,
-            batch_size=None,  # a key is a batch
-            sampler=self._keys,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_interrupts,
-            multiprocessing_context=_context() if workers else None,
-            generator=torch.Generator(),  # else it draws from the one of the whole process
-            persistent_workers=workers > 0,
-        )
+        with _any_number():
+            self._loader = DataLoader[Decoded](
+                decoder,
+                batch_size=None,  # a key is a batch
+                sampler=self._keys,
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=torch.cuda.is_available(),
+                worker_init_fn=_leave_interrupts,
+                multiprocessing_context=_context() if workers else None,
+                generator=torch.Generator(),  # else it draws from the one of the whole process
+                persistent_workers=workers > 0,
+            )
 
     def batches(self, keys: Sequence[Key]) -> Iterator[Batch]:
         """In the order of ``keys``; what an earlier call left is dropped.
@@ -62,7 +65,7 @@ class WorkerPool:
             UserError: an image that cannot be used, or a worker that ended.
         """
         self._keys.todo = keys
-        with _interrupts_held():
+        with _interrupts_held(), _any_number():
             decoded = iter(self._loader)
         while (batch := self._next(decoded)) is not None:
             if isinstance(batch, UserError):
@@ -73,8 +76,8 @@ class WorkerPool:
     def _next(self, decoded: Iterator[Decoded]) -> Decoded | None:
         try:
             return next(decoded, None)
-        except RuntimeError as error:
-            if not str(error).startswith(_GONE):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith(_GONE):
                 raise
             raise UserError(
                 f"--workers {self._workers}: a process that decodes images has ended (killed, or "
@@ -100,11 +103,20 @@ def _leave_interrupts(worker: int) -> None:
 
 
 @contextmanager
+def _any_number() -> Iterator[None]:
+    """torch warns of more workers than cores; how many there are is the user's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+
+
+@contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Processes that start meanwhile begin deaf to Ctrl-C; this one hears it after."""
     if sys.platform == "win32":
         yield
         return
+    resource_tracker.ensure_running()  # it starts with them, and would let interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -24,11 +24,14 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """Running statistics are written to copies: to turn them off would change which tensors a
+    batch norm keeps for its gradient, which torch refuses in a recomputation."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [norm._buffers for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm._buffers = {k: None if b is None else b.clone() for k, b in norm._buffers.items()}
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers = buffers

@@ -193,7 +193,7 @@ def _check_classes(candidates: Sequence[Candidate], classes: list[int], images: 
             )
     if images.classes is not None and len(images.classes) != classes[0]:
         raise UserError(
-            f"{images.path}: has {len(images.classes)} folders, which count as classes, and "
+            f"{images.path}: has {len(images.classes)} named classes, and "
             f"{first.path} has {classes[0]} classes; give the right labels with --labels."
         )
     if images.labels is not None and images.labels.max() >= classes[0]:

@@ -42,7 +42,7 @@ def run_training(
         CheckFailed: a loss that is not finite.
         Stopped: Ctrl-C or SIGTERM; the run is saved at its current step.
     """
-    _check(recipe, processes)
+    check_recipe(recipe, processes.world)
     told = observer if processes.rank == 0 else Silent()
     with processes.ending_together(), Interruption() as interruption:
         run = Run(task, recipe, folder, processes, told, interruption)
@@ -66,16 +66,21 @@ def run_training(
     return Finished(run.progress.epochs, best, folder.last, best_path)
 
 
-def _check(recipe: Recipe, processes: Processes) -> None:
-    if recipe.batch % processes.world:
+def check_recipe(recipe: Recipe, world: int) -> None:
+    """Of settings that do not go together, or not with ``world`` processes.
+
+    Raises:
+        UserError: names them.
+    """
+    if recipe.batch % world:
         raise UserError(
-            f"--batch {recipe.batch} cannot be divided among {processes.world} processes; choose a "
-            "multiple."
+            f"--batch {recipe.batch} cannot be divided among {world} processes; choose a multiple."
         )
-    if recipe.mixup and recipe.batch // processes.world % 2:
+    part = recipe.batch // world
+    if recipe.mixup and part % 2:
         raise UserError(
-            f"--mixup mixes pairs of images, and with --batch {recipe.batch} a process has "
-            f"{recipe.batch // processes.world}; choose a batch of an even number for each."
+            f"--mixup mixes pairs of images, and with --batch {recipe.batch} a process has {part}; "
+            "choose a batch of an even number for each."
         )
     if recipe.warmup_epochs >= recipe.epochs:
         raise UserError(

@@ -114,13 +114,9 @@ def start(launch: Launch, precision: Precision) -> Processes:
             "start fewer."
         )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    several = devices * nodes > 1
-    # Every batch norm is synchronised, so that there are no buffers to broadcast at every step.
     strategy = (
-        strategies.DDPStrategy(
-            timeout=_PATIENCE, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-        if several
+        strategies.DDPStrategy(timeout=_PATIENCE, gradient_as_bucket_view=True)
+        if devices * nodes > 1
         else "auto"
     )
     fabric = fabric_module.Fabric(
