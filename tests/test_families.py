@@ -72,7 +72,7 @@ def test_what_is_no_block_is_untouched(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["timm_repvgg", "timm_repvgg_se", "timm_repvgg_g4", "mmpretrain_repvgg"]
+    "name", ["timm_repvgg", "timm_repvgg_se", "timm_repvgg_g4", "mmpretrain_repvgg", "qarepvgg"]
 )
 def test_whole_networks_of_other_code_bases_run_the_full_path(cli: Cli, name: str) -> None:
     assert cli("fuse", path_of(name)).code == 0

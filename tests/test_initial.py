@@ -21,6 +21,7 @@ LAYOUTS = {
     "repvggplus": golden("repvggplus_pse"),
     "timm": GOLDEN / "families" / "timm_repvgg_se.pth",
     "mmpretrain": GOLDEN / "families" / "mmpretrain_repvgg.pth",
+    "qarepvgg": GOLDEN / "families" / "qarepvgg.pth",
 }
 
 

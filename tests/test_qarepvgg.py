@@ -20,7 +20,7 @@ from repvgg_deploy.models.count import count
 from repvgg_deploy.models.infer import infer
 from repvgg_deploy.models.network import RepVGG
 from repvgg_deploy.models.spec import ArchSpec
-from repvgg_deploy.models.zoo import ZOO, describe, variant_name
+from repvgg_deploy.models.zoo import ZOO, describe, named_spec, variant_name
 from repvgg_deploy.reparam.find import find_blocks
 from repvgg_deploy.reparam.linear import LinearConv
 from repvgg_deploy.reparam.state_dict import fuse_in_place
@@ -255,3 +255,25 @@ def test_damage_is_not_taken_for_yolov6(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"stage3.1: bn.running_var is missing"):
         read_weights(tmp_path / "x.pth")
+
+
+def test_named_networks_of_other_widths() -> None:
+    spec = named_spec("RepVGG-A0", 10, in_channels=1, widths=(8, 8, 16, 32, 64), block="qarepvgg")
+    assert (spec.depths, spec.widths) == ((2, 4, 14, 1), (8, 8, 16, 32, 64))
+    assert (spec.in_channels, spec.num_classes, spec.block) == (1, 10, "qarepvgg")
+    assert named_spec("RepVGG-B1g2", 1000) == ZOO["RepVGG-B1g2"].spec()
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "sentence"),
+    [
+        ("RepVGG-A9", None, "--arch RepVGG-A9: unknown; known are RepVGG-A0, "),
+        ("RepVGG-A0", (8, 8, 16, 32), "--widths 8,8,16,32: give five numbers"),
+        ("RepVGG-A0", (8, 0, 16, 32, 64), "--widths 8,0,16,32,64: give five numbers"),
+        ("RepVGG-B1g4", (8, 8, 18, 32, 64), "RepVGG-B1g4 needs multiples of 4"),
+        ("RepVGG-D2se", (16, 16, 24, 32, 64), "RepVGG-D2se needs multiples of 16"),
+    ],
+)
+def test_what_cannot_be_named(name: str, widths: tuple[int, ...] | None, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        named_spec(name, 10, widths=widths)

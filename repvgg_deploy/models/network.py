@@ -42,7 +42,7 @@ class RepVGGBlock(nn.Module):
     """One block: 3x3 + 1x1 + identity in training, one convolution deployed.
 
     Each branch of a ``repvgg`` block has a batch norm. In a ``qarepvgg`` block the 3x3 alone has
-    one, and their sum another (QARepVGG, arXiv 2212.01593, section 4).
+    one, and their sum another (QARepVGG, arXiv 2212.01593).
     """
 
     def __init__(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, block_name
 
+#: Output channels of stages 0 to 4.
+Widths = tuple[int, int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -27,20 +30,24 @@ class Variant:
     image_size: int = 224
     paper_top1: str | None = None
 
+    @property
+    def widths(self) -> Widths:
+        """Output channels of stages 0 to 4."""
+        first = int(64 * self.a)
+        return min(64, first), first, int(128 * self.a), int(256 * self.a), int(512 * self.b)
+
     def spec(
         self,
         num_classes: int = 1000,
         *,
         block: Block = "repvgg",
         in_channels: int = 3,
-        widths: tuple[int, int, int, int, int] | None = None,
+        widths: Widths | None = None,
     ) -> ArchSpec:
-        """The architecture with ``num_classes`` outputs, of other ``widths`` where they are given;
-        UserError as of :func:`make_spec`."""
-        own = (int(64 * self.a), int(128 * self.a), int(256 * self.a), int(512 * self.b))
+        """The architecture, in other ``widths`` where given; UserError as of make_spec."""
         return make_spec(
             depths=self.depths,
-            widths=(min(64, own[0]), *own) if widths is None else widths,
+            widths=widths or self.widths,
             groups=self.groups,
             family=self.family,
             se_ratio=self.se_ratio,
@@ -52,7 +59,7 @@ class Variant:
 
 def make_spec(
     depths: tuple[int, int, int, int],
-    widths: tuple[int, int, int, int, int],
+    widths: Widths,
     *,
     num_classes: int,
     groups: int = 1,
@@ -92,7 +99,7 @@ def make_spec(
 
 
 def _stage_layout(
-    family: Family, depths: tuple[int, int, int, int], widths: tuple[int, int, int, int, int]
+    family: Family, depths: tuple[int, int, int, int], widths: Widths
 ) -> list[tuple[str, int, int, int]]:
     """(stage, first stride, depth, width) in order; RepVGGplus halves stage 3."""
     if family == "repvggplus":
@@ -129,6 +136,37 @@ ZOO: dict[str, Variant] = {
         ),
     )
 }  # fmt: skip
+
+
+def named_spec(
+    name: str,
+    num_classes: int,
+    *,
+    in_channels: int = 3,
+    widths: tuple[int, ...] | None = None,
+    block: Block = "repvgg",
+) -> ArchSpec:
+    """A named architecture, slimmer or wider where ``widths`` says so.
+
+    Raises:
+        UserError: no architecture of that name, or it cannot have those widths or blocks.
+    """
+    variant = ZOO.get(name)
+    if variant is None:
+        raise UserError(f"--arch {name}: unknown; known are {', '.join(ZOO)}.")
+    if widths is None:
+        return variant.spec(num_classes, block=block, in_channels=in_channels)
+    given = ",".join(map(str, widths))
+    if len(widths) != 5 or min(widths) < 1:
+        raise UserError(
+            f"--widths {given}: give five numbers of channels, one for each of the stages 0 to 4."
+        )
+    step = max(variant.groups, variant.se_ratio, 1)
+    if any(width % step for width in widths):
+        raise UserError(f"--widths {given}: {name} needs multiples of {step}.")
+    stem, one, two, three, four = widths
+    slim = (stem, one, two, three, four)
+    return variant.spec(num_classes, block=block, in_channels=in_channels, widths=slim)
 
 
 def variant_name(spec: ArchSpec) -> str | None:

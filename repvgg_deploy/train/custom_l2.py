@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.network import RepVGG, RepVGGBlock
 from ..reparam.linear import LinearConv
@@ -50,20 +51,20 @@ def _of_block(block: RepVGGBlock) -> Tensor:
     return (equivalent.kernel**2 / square.kernel).sum()
 
 
-def _branches(block: RepVGGBlock) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
+def _branches(block: RepVGGBlock) -> list[tuple[nn.Conv2d, _BatchNorm | None]]:
     """The 3x3 and the 1x1, each with its batch norm where it has one."""
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None]] = []
+    found: list[tuple[nn.Conv2d, _BatchNorm | None]] = []
     for branch in (block.rbr_dense, block.rbr_1x1):
         if isinstance(branch, nn.Conv2d):
             found.append((branch, None))
             continue
         conv, norm = branch.children()
-        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
         found.append((conv, norm))
     return found
 
 
-def _factor(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Tensor:
+def _factor(conv: nn.Conv2d, norm: _BatchNorm | None) -> Tensor:
     """What each output channel of a convolution is multiplied with; float64, no gradient."""
     if norm is None:
         return torch.ones(conv.out_channels, dtype=torch.float64, device=conv.weight.device)
