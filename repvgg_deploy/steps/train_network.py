@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..models.network import RepVGG
 from ..models.spec import ArchSpec, Block
-from ..models.zoo import ZOO, describe
+from ..models.zoo import Widths, describe, named_spec
 from ..train.initial import fine_tuned_spec, new_network, take_weights
 from ..train.record import Initial
 from .weights import WeightsFile
-
-Widths = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,12 @@ class Structure:
             UserError: widths or blocks that it cannot have.
         """
         assert self.arch is not None
-        variant = ZOO[self.arch]
-        if self.widths is not None:
-            _check_widths(self.widths, variant.groups, variant.se_ratio)
-        return variant.spec(
+        return named_spec(
+            self.arch,
             num_classes,
-            block=self.block or "repvgg",
             in_channels=in_channels,
             widths=self.widths,
+            block=self.block or "repvgg",
         )
 
 
@@ -115,15 +111,4 @@ def check_channels(weights: WeightsFile, channels: int) -> None:
         raise UserError(
             f"{weights.path}: takes images of {taken} channels, and these have {channels} after "
             f"preprocessing; give --channels {taken}, with --mean and --std as it was trained with."
-        )
-
-
-def _check_widths(widths: Widths, groups: int, se_ratio: int) -> None:
-    text = ",".join(map(str, widths))
-    if min(widths) < max(1, se_ratio):
-        raise UserError(f"--widths {text}: has a width below {max(1, se_ratio)}; give larger ones.")
-    if any(width % groups for width in widths[1:]):
-        raise UserError(
-            f"--widths {text}: has widths that {groups} groups do not divide; give multiples of "
-            f"{groups}, or another architecture."
         )
