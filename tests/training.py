@@ -24,6 +24,8 @@ from repvgg_deploy.train.task import Task
 
 from .helpers import tiny_spec
 
+#: In pixels; one less and the last block's input is a single pixel.
+SIZE = 17
 IMAGES, CLASSES = 24, 5
 RECIPE = Recipe(epochs=3, batch=8, lr=0.05)
 
@@ -37,7 +39,7 @@ class TinyBatches:
         self.recipe, self.rank, self.world = recipe, rank, world
         generator = torch.Generator().manual_seed(1)
         self.labels = torch.arange(IMAGES) % CLASSES
-        noise = torch.randn(IMAGES, 3, 16, 16, generator=generator, dtype=torch.float64)
+        noise = torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
         self.images = (noise + self.labels[:, None, None, None] - 2).to(dtype)
 
     def __len__(self) -> int:

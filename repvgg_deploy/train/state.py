@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckFailed
+from ..errors import CheckFailed, UserError
 from .average import Average
 from .batch import Batch
 from .optimizer import make_optimizer, set_learning_rate
@@ -31,6 +31,8 @@ class State:
             network.recompute = True  # RepVGG's; other networks are not asked for it
         if processes.world > 1:
             synchronize_norms(self.network, processes.device)
+        if recipe.precision == "bf16" and processes.device.type == "cpu":
+            _refuse_single_pixels(self.network)
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
         self._wrapped, self._optimizer = self.fabric.setup(
             self.network, make_optimizer(task.groups, recipe)
@@ -101,3 +103,19 @@ class State:
                 raise ValueError("a momentum of another shape")
         if self._scaler is not None:
             self._scaler.load_state_dict(content["scaler"])
+
+
+def _refuse_single_pixels(network: nn.Module) -> None:
+    """Of a convolution with stride 2 over a single pixel, oneDNN (torch 2.13, AVX-512 with bf16)
+    leaves the gradient of what lies on padding unset, and thus random."""
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].shape[2:] == (1, 1):
+            raise UserError(
+                "bf16 training on the CPU gives wrong gradients where a 3x3 convolution sees a "
+                "single pixel, as it does with images this small; take larger ones, or fp32."
+            )
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.register_forward_pre_hook(check)
