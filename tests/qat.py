@@ -58,7 +58,8 @@ def train(
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr, momentum=0.9)
     network.train()
-    batch = Batch(torch.from_numpy(images), None)
+    device = parameters[0].device
+    batch = Batch(torch.from_numpy(images).to(device), None)
     losses = []
     for step in range(steps):
         optimizer.zero_grad()

@@ -37,8 +37,8 @@ from .qat import Array, fused_network, in_batches, noise, post_training, train
 
 VARIANTS = {
     "plain": ({}, QatSettings()),
-    "fp32": ({}, QatSettings(float_type="fp32")),
-    "fixed": ({}, QatSettings(scales="fixed", start="quick")),
+    "fp32": ({}, QatSettings(float_type="fp32", scales="learned")),
+    "learned": ({}, QatSettings(scales="learned", start="quick")),
     "no stem": ({}, QatSettings(stem=False)),
     "linear": ({}, QatSettings(linear=True)),
     "squeeze-excitation": ({"se_ratio": 4}, QatSettings(start="equalize")),
@@ -157,7 +157,7 @@ def test_what_is_exported_is_what_was_trained(name: str) -> None:
 
 
 def test_scales_are_learned_or_stay() -> None:
-    for name, changes in (("plain", True), ("fixed", False)):
+    for name, changes in (("learned", True), ("plain", False)):
         network, start = network_of(name)
         train(network, Distillation(fused_network()), noise(), 3, 0.05)
         found = trained(network, start).layers
@@ -190,7 +190,7 @@ def test_what_is_in_float_is_trained_and_exported_too() -> None:
         assert torch.equal(after[key], network.state_dict()[key])
 
 
-@pytest.mark.parametrize("name", ["plain", "fixed", "batch norms"])
+@pytest.mark.parametrize("name", ["plain", "learned", "batch norms"])
 def test_the_state_is_plain_tensors_that_load_again(name: str) -> None:
     network, _ = network_of(name)
     train(network, Distillation(fused_network()), noise(), 3, 0.05)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
+from torch import nn
 
 from ..errors import CheckFailed
 from ..models.network import RepVGG
@@ -21,11 +22,22 @@ from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
 from ..quantize.read import read_qdq
 from ..runners.torch_network import exact_math
+from ..train.qat.layer import QatLayer
 
 #: Decibel against the float network, which is what distillation makes large.
 LEAST_SQNR_DB = 15.0
 #: Points of top-1 that a network trained on labels may lose; with more it has lost its answers.
 MOST_DROP = 10.0
+
+
+def check_finite(source: Path, network: nn.Module) -> None:
+    """CheckFailed: training left a number that is none."""
+    for name, tensor in network.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckFailed(
+                f"{source}: training left {name} with values that are not finite; nothing was "
+                "written. Train with a smaller --lr."
+            )
 
 
 def prove_trained(
@@ -35,32 +47,26 @@ def prove_trained(
     quantized: ModelProto,
     images: NDArray[np.float32],
 ) -> None:
-    """The integers and scales of ``quantized`` are those of ``made``, and those compute what the
-    trained ``network`` does in eval mode: its logits on ``images``, every bit. Moves ``network`` to
-    the CPU.
+    """Every layer of ``quantized`` holds the integers and scales that the trained ``network``
+    computes with in eval mode, and quantize's own network of them gives its logits on ``images``:
+    every bit. ``network`` is on the CPU, in eval mode.
 
     Raises:
-        CheckFailed: something differs, or is not finite.
+        CheckFailed: something differs.
     """
-    network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    tensors = int8_tensors(made.model, made.layers)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckFailed(
-                f"{source}: training left {name} with values that are not finite; nothing was "
-                "written. Train with a smaller --lr."
-            )
     found = {layer.name: layer for layer in read_qdq(quantized).layers}
-    for layer in made.layers:
-        if not _same(layer, found.get(layer.name)):
-            raise CheckFailed(
-                f"{source}: the int8 model does not hold the integers and scales of {layer.name} "
-                "that were trained; nothing was written, please report this."
-            )
     scales = {layer_key(layer.name): layer.input_scale for layer in made.layers}
+    state = Int8State(int8_tensors(made.model, made.layers), scales)
     with exact_math():
+        for layer in made.layers:
+            module = network.get_submodule(layer_key(layer.name))
+            if layer.name not in found or not _holds(found[layer.name], layer, module):
+                raise CheckFailed(
+                    f"{source}: the int8 model does not hold the integers and scales of "
+                    f"{layer.name} that were trained; nothing was written, please report this."
+                )
         samples = torch.from_numpy(images)
-        same = torch.equal(network(samples), fake_quantized(Int8State(tensors, scales))(samples))
+        same = torch.equal(network(samples), fake_quantized(state)(samples))
     if not same:
         raise CheckFailed(
             f"{source}: the int8 model does not compute what was trained; nothing was written, "
@@ -68,12 +74,16 @@ def prove_trained(
         )
 
 
-def _same(layer: QuantizedLayer, found: QuantizedLayer | None) -> bool:
+def _holds(found: QuantizedLayer, made: QuantizedLayer, module: nn.Module) -> bool:
+    """Biases are in the float type of the model, so that those are held against ``made`` alone."""
+    assert isinstance(module, QatLayer)
+    scale, weight, bias = module.rounded()
     return (
-        found is not None
-        and found.input_scale == layer.input_scale
-        and np.array_equal(found.weight, layer.weight)
-        and np.array_equal(found.weight_scales, layer.weight_scales)
+        found.input_scale == float(scale)
+        and np.array_equal(found.dequantized(), weight.numpy())
+        and np.array_equal(found.weight_scales, made.weight_scales)
+        and (made.bias is None) == (bias is None)
+        and (made.bias is None or bias is None or np.array_equal(made.bias, bias.numpy()))
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from ..data.spool import spooled
@@ -26,7 +27,7 @@ from ..train.qat.network import insert_norms, trainable, trained
 from ..train.qat.settings import QatSettings
 from ..workspace import ModelFolder
 from .calibration import Calibration
-from .qat_proof import check_quality, prove_trained
+from .qat_proof import check_finite, check_quality, prove_trained
 from .quantize import QuantizeResult, post_training
 from .quantize_options import TRAINED, QuantizeOptions
 from .quantize_proof import measure, prove_equalization
@@ -109,7 +110,8 @@ def export_qat(
 ) -> QuantizeResult:
     """Write the int8 model of ``run.network`` as it is now, as quantize writes one.
 
-    ``training`` is put into the sidecar's method: what was typed, and what else there is to say.
+    The network is moved to the CPU first. ``training`` is put into the sidecar's method: what was
+    typed, and what else there is to say.
 
     Raises:
         UserError: the folder holds the int8 model of another network.
@@ -117,6 +119,8 @@ def export_qat(
     """
     path = folder.claim_int8(run.source)
     progress("measuring", 0.0)
+    check_finite(run.source, run.network)
+    run.network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     network = trained(run.network, run.start)
     quantized = insert_qdq(network.model, network.layers, run.settings.float_type)
     prove_trained(run.source, run.network, network, quantized, run.images)

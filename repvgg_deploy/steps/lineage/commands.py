@@ -39,7 +39,7 @@ def commands(
     if training is not None:
         found.append(Command(training.checkpoint, training.record.command, True, ""))
     found += [
-        Command(one.entry.name, line, False, unknown)
+        Command(one.entry.name, line, _trained(one.artifact), unknown)
         for one in files
         if one.artifact is not None
         for line, unknown in [_command(one.artifact, beside.get(one.artifact.source.path), place)]
@@ -68,10 +68,15 @@ def _command(artifact: Artifact, source: Artifact | None, place: list[str]) -> t
         how = kind.get(artifact.precision, ["--trt", artifact.precision])
         return _line("export", *how, *_exported(artifact), *place), ""
     if isinstance(artifact, QuantizedArtifact):
-        if artifact.method["effort"] == TRAINED:
-            return str(artifact.method.get("command", "")), "the run folder, if it was resumed"
+        if _trained(artifact):
+            return str(artifact.method.get("command", "")), ""
         return _quantize(artifact, place), ""
     return _engine(artifact, source, place)
+
+
+def _trained(artifact: Artifact) -> bool:
+    """Whether training made it: then what was typed is recorded."""
+    return isinstance(artifact, QuantizedArtifact) and artifact.method["effort"] == TRAINED
 
 
 def _fuse(artifact: FusedArtifact, place: list[str]) -> str:

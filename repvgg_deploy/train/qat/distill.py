@@ -10,7 +10,11 @@ from ..batch import Batch
 
 class Distillation:
     """The squared error of the logits as a part of the float network's own power: the inverse of
-    the SQNR that quantize reports. An Objective."""
+    the SQNR that quantize reports. An Objective.
+
+    The divergence of the softened classes (Hinton et al., arXiv 1503.02531) gave the same accuracy,
+    and fell apart at a learning rate that this one stands (docs/training.md).
+    """
 
     def __init__(self, teacher: nn.Module) -> None:
         self._teacher = teacher.eval().requires_grad_(False)

@@ -41,15 +41,19 @@ class QatLayer(nn.Module):
         self.bn: nn.BatchNorm2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = representable(self.input_scale, self._float_type)
+        scale, weight, bias = self.rounded()
         x = fake_quantize(x.float(), scale, -LEVELS - 1, LEVELS)
-        weight, bias = self.folded()
-        weight = fake_quantize(weight, self._weight_scales(weight), -LEVELS, LEVELS)
         if self.bn is None or not self.training:
             return self._run(x, weight, bias)
         y = self._run(x, weight, None) / self._ratio().reshape(-1, 1, 1)
         normed: Tensor = self.bn(y)
         return normed if self.bias is None else normed + self.bias.reshape(-1, 1, 1)
+
+    def rounded(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input scale, kernel and bias that eval mode computes with."""
+        weight, bias = self.folded()
+        weight = fake_quantize(weight, self._weight_scales(weight), -LEVELS, LEVELS)
+        return representable(self.input_scale, self._float_type), weight, bias
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Kernel and bias in float, with the batch norm folded in."""

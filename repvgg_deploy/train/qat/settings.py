@@ -23,7 +23,7 @@ class QatSettings:
     """
 
     start: str = "thorough"
-    scales: Scales = "learned"
+    scales: Scales = "fixed"
     float_type: Literal["fp32", "fp16"] = "fp16"
     stem: bool = True
     linear: bool = False
