@@ -91,5 +91,5 @@ def _settings(options: QatOptions) -> QatSettings:
         linear=options.linear,
         reinsert_bn=options.reinsert_bn,
         distill=options.distill,
-        scales=options.scales or QatSettings.scales,
+        scales=options.scales,
     )

@@ -10,6 +10,7 @@ import click
 
 from ..models.spec import Block
 from ..models.zoo import ZOO
+from ..train.qat.settings import QatSettings
 from . import options
 from .data_options import PREPROCESSING
 from .groups import Numbers, gather
@@ -102,7 +103,7 @@ RUN = {
 @dataclass(frozen=True)
 class QatOptions:
     distill: bool
-    scales: Literal["fixed", "learned"] | None
+    scales: Literal["fixed", "learned"]
     reinsert_bn: bool
     float_type: Literal["fp16", "fp32"]
     no_stem: bool
@@ -121,7 +122,9 @@ QAT = {
     "scales": click.option(
         "--scales",
         type=click.Choice(["fixed", "learned"]),
-        help="Keep calibration's scales, or learn them (LSQ). [default: as docs/training.md says]",
+        default=QatSettings.scales,
+        show_default=True,
+        help="Keep calibration's scales, or learn them with the weights (LSQ).",
     ),
     "reinsert_bn": click.option(
         "--reinsert-bn", is_flag=True, help="A batch norm after each fused convolution again."

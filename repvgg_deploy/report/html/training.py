@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from ...train.progress import Progress
 from ..text import count_text
 from .curves import Curve, curves
 from .tables import flat
@@ -44,17 +45,17 @@ def training_facts(record: TrainRecord) -> Iterator[tuple[str, str]]:
     yield "classes", integer(data.num_classes)
     if data.corrupt:
         yield "left out", f"{count_text(len(data.corrupt), 'corrupt image')}"
-    for part, name in ((data.preprocessing, "preprocessing"), (data.augmentation, "augmentation")):
-        settings = ", ".join(f"{key} {value}" for key, value in flat(part, "none"))
-        yield name, settings or "none"
+    yield "preprocessing", _settings(data.preprocessing)
+    yield "augmentation", _settings(data.augmentation)
     if initial is None:
         yield "started from", "nothing: fresh weights"
     else:
         new = f", {count_text(len(initial.fresh), 'new one')}" if initial.fresh else ""
         taken = count_text(len(initial.taken), "tensor")
         yield "started from", f"{initial.path} ({initial.family}): {taken} taken{new}"
-    yield from flat(record.recipe, "none")
-    yield from ((f"int8, {name}", value) for name, value in flat(record.qat or {}, "none"))
+    yield "recipe", _settings(record.recipe)
+    if record.qat is not None:
+        yield "int8", _settings(record.qat)
     yield "processes", integer(record.processes)
     seconds = sum(one.seconds for one in record.epochs)
     yield "time", f"{seconds:,.0f} s in {count_text(len(record.epochs), 'epoch')}"
@@ -62,11 +63,12 @@ def training_facts(record: TrainRecord) -> Iterator[tuple[str, str]]:
         yield "stopped early", record.stopped
 
 
+def _settings(values: Mapping[str, Any]) -> str:
+    """``epochs 12; batch 256; ...``"""
+    named = (f"{name.replace('_', ' ')} {value}" for name, value in flat(values, "none"))
+    return "; ".join(named) or "none"
+
+
 def best_epoch(record: TrainRecord) -> Epoch | None:
     """The one with the best validation top-1, of the moving average where there is one."""
-    measured = [one for one in record.epochs if _top1(one) is not None]
-    return max(measured, key=lambda one: _top1(one) or 0.0, default=None)
-
-
-def _top1(epoch: Epoch) -> float | None:
-    return epoch.val_top1 if epoch.ema_top1 is None else epoch.ema_top1
+    return Progress(epochs=record.epochs).best()
