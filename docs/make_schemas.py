@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of bench.json and report.json from their dataclasses.
+"""Write the JSON Schemas of bench.json, report.json and train.json from their dataclasses.
 
     python docs/make_schemas.py
 
@@ -18,6 +18,8 @@ from repvgg_deploy.bench.record import SCHEMA as BENCH
 from repvgg_deploy.bench.record import BenchRecord
 from repvgg_deploy.steps.lineage.record import SCHEMA as REPORT
 from repvgg_deploy.steps.lineage.record import Report
+from repvgg_deploy.train.record import SCHEMA as TRAIN
+from repvgg_deploy.train.record import TrainRecord
 
 FOLDER = Path(__file__).with_name("schemas")
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -85,10 +87,11 @@ def schema_text(record: type, name: str, version: int, least: int | None) -> str
 
 
 def schemas() -> dict[Path, str]:
-    """What is to lie in each file. No number of a benchmark is negative."""
+    """What is to lie in each file. No number of a benchmark or a training run is negative."""
     return {
         FOLDER / f"bench-{BENCH}.json": schema_text(BenchRecord, "bench", BENCH, 0),
         FOLDER / f"report-{REPORT}.json": schema_text(Report, "report", REPORT, None),
+        FOLDER / f"train-{TRAIN}.json": schema_text(TrainRecord, "train", TRAIN, 0),
     }
 
 

@@ -27,6 +27,7 @@ from repvgg_deploy.cli.main import cli
 from repvgg_deploy.sidecar import to_json
 
 from .helpers import training_state
+from .training_records import training_record
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -37,11 +38,12 @@ def run(*arguments: object) -> None:
 
 
 def make_model(folder: Path) -> None:
-    """``engines/ckpt`` in ``folder``: fused, ONNX in three precisions, evaluated."""
+    """``engines/ckpt`` in ``folder``: trained, fused, ONNX in three precisions, evaluated."""
     before = Path.cwd()
     os.chdir(folder)
     try:
         torch.save(training_state(), "ckpt.pth")
+        Path("train.json").write_text(to_json(training_record(Path("ckpt.pth"))))
         images = np.random.default_rng(0).normal(size=(48, 3, 32, 32)).astype(np.float32)
         np.savez("x.npz", x=images, y=np.arange(48) % 5)
         run("fuse", "ckpt.pth")

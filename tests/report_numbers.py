@@ -13,6 +13,7 @@ def expected_tables(report: dict[str, Any]) -> dict[str, list[list[Number]]]:
     """By the table's id. A value that is None is a dash, and no number."""
     speed = report["speed"]
     rows = {
+        "epoch-table": [list(_epoch(one)) for one in report["training"]["record"]["epochs"]],
         "timing-table": [list(_timing(one)) for one in speed["timings"]],
         "detail-table": [list(_detail(one)) for one in speed["timings"]],
         "condition-table": [list(_conditions(one)) for one in speed["circumstances"]],
@@ -24,6 +25,14 @@ def expected_tables(report: dict[str, Any]) -> dict[str, list[list[Number]]]:
         name: [[(form, value) for form, value in row if value is not None] for row in table]
         for name, table in rows.items()
     }
+
+
+def _epoch(one: dict[str, Any]) -> Iterator[Any]:
+    yield from (("integer", one["step"]), ("plain", one["lr"]), ("loss", one["loss"]))
+    for run in ("val", "ema"):
+        yield "loss", one[f"{run}_loss"]
+        yield from (("signed", one[f"{run}_{name}"]) for name in ("top1", "top5"))
+    yield from (("plain", one[name]) for name in ("images_per_second", "seconds"))
 
 
 def _timing(one: dict[str, Any]) -> Iterator[Any]:

@@ -22,7 +22,7 @@ def maker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["bench-2.json", "report-1.json"])
+@pytest.mark.parametrize("name", ["bench-2.json", "report-2.json", "train-1.json"])
 def test_the_published_schema_is_that_of_the_records(name: str) -> None:
     path = DOCS / "schemas" / name
     assert path.read_text() == maker().schemas()[path], "run python docs/make_schemas.py"

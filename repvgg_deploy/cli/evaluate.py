@@ -83,7 +83,8 @@ def command(
     the agreement with the reference, the difference in top-1, each with its 95 % interval, and how
     far the logits are from the reference's (SQNR); of the current model that is left in
     engines/<model>/evaluation.json, for report. Without --preprocess and its like, images are
-    preprocessed as those that an int8 model among them was calibrated with.
+    preprocessed as those that an int8 model among them was calibrated with, or else as those that
+    the network was trained with, where train.json lies beside its checkpoint.
     """
     _refuse_what_has_no_effect(files)
     with spinner("loading") as elapsed, uninterrupted():

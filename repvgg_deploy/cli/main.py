@@ -19,7 +19,7 @@ from .console import say
 #: In the order of the pipeline; each is a function of the same name in cli/<command>.py.
 COMMANDS = (
     *("fuse", "inspect", "verify", "quantize", "export", "evaluate", "bench", "report", "serve"),
-    *("models", "doctor", "demo"),
+    *("train", "models", "doctor", "demo"),
 )
 
 

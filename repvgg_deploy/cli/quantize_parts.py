@@ -35,8 +35,10 @@ def open_calibration(
             from ..data.image_set import open_images
             from ..steps.calibration import pick_images
             from ..steps.quantize_source import read_input
+            from ..steps.training_record import trained_preprocessing
 
-        images = open_images(path, preprocessing.pick(), split=split)
+        chosen = preprocessing.pick(trained_preprocessing(source))
+        images = open_images(path, chosen, split=split)
         calibration = pick_images(images, samples, split, seed)
         warnings = check_calibration(calibration.fit, read_input(source).channels)
     for warning in warnings:

@@ -129,7 +129,7 @@ def _val_part(parts: Parts, val: Path | None, hold_out: float) -> Part | None:
     if hold_out:
         raise UserError("--hold-out: is not for --val, which names the images; leave one out.")
     part = find_val(val)
-    if part == parts.train:
+    if (part.path.resolve(), part.split) == (parts.train.path.resolve(), parts.train.split):
         raise UserError(f"--val {val}: these are the training images; name others.")
     return part
 

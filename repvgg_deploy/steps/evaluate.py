@@ -19,6 +19,7 @@ from ..evaluation.tally import Scores, Tally
 from ..files import sha256_file
 from ..runners.torch_network import no_tf32, pick_device
 from .candidates import Candidate, Entry, load_candidate
+from .training_record import trained_preprocessing
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ class Evaluation:
 
 
 def default_preprocessing(entries: Sequence[Entry]) -> Preprocessing | None:
-    """What the first int8 model was calibrated with that says so; None: none does."""
-    recorded = (recorded_preprocessing(entry.path) for entry in entries)
+    """What the first int8 model was calibrated with that says so, or a network was trained with;
+    None: none does."""
+    recorded = (
+        find(entry.path)
+        for find in (recorded_preprocessing, trained_preprocessing)
+        for entry in entries
+    )
     return next((found for found in recorded if found is not None), None)
 
 

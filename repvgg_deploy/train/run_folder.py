@@ -46,18 +46,22 @@ class RunFolder:
         self.steps = path / "steps.csv"
         self.record = path / "train.json"
 
-    def claim(self) -> None:
-        """Make the folder for a new run.
-
-        Raises:
-            UserError: it holds a run, or cannot be made.
-        """
+    def check_free(self) -> None:
+        """UserError where it holds a run."""
         for path in (self.last, self.best):
             if path.exists():
                 raise UserError(
                     f"{self.path}: holds a run already ({path.name}); go on with it by --resume, "
                     "or choose another folder by --out."
                 )
+
+    def claim(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            UserError: it holds a run, or cannot be made.
+        """
+        self.check_free()
         make_folder(self.path)
         with whole_file(self.steps) as temporary:
             temporary.write_text(_HEADER)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .plots import Dot, Row, dots
 from .roof import Point, roofline
+from .training import learning_curves
 
 if TYPE_CHECKING:
     from ...steps.lineage.parts import Proof
@@ -20,6 +21,7 @@ def pictures(report: Report) -> dict[str, str]:
         "proofs": _proofs(report.proofs),
         "weights": _weights(report),
         "activations": _activations(report),
+        **learning_curves(report),
         "latency": _latency(report),
         "throughput": _throughput(report),
         "speedup": _speedup(report),

@@ -35,6 +35,16 @@ def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
+def exact_percent(value: float) -> str:
+    """Of a value that is in percent already."""
+    return f"{value:.2f}\N{NO-BREAK SPACE}%"
+
+
+def loss(value: float) -> str:
+    """Four decimals, as losses are compared."""
+    return f"{value:.4f}"
+
+
 def points(share: float) -> str:
     """A difference of shares, in points."""
     return f"{share * 100:+.2f}".replace("-", "\N{MINUS SIGN}")
@@ -55,4 +65,5 @@ def size(count: float) -> str:
 FORMATS = {
     "plain": plain, "signed": signed, "integer": integer, "milliseconds": milliseconds,
     "times": times, "percent": percent, "points": points, "decibel": decibel, "size": size,
+    "exact_percent": exact_percent, "loss": loss,
 }  # fmt: skip

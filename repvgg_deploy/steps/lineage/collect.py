@@ -20,6 +20,7 @@ from .parts import Ranges
 from .proofs import read_proofs
 from .record import Absent, Evaluation, Report
 from .speed import read_speed
+from .training import find_training
 from .weights import Pair, read_pair, weight_ranges
 
 
@@ -36,8 +37,10 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         kept_evaluation(folder, files) if evaluation is None else read_evaluation(evaluation, files)
     )
     measured = read_speed(folder.bench, files)
+    trained = find_training(files)
     absent = _absent(folder, files)
-    absent += [one for one in (measured, found) if isinstance(one, Absent)]
+    absent += [one for one in (trained, measured, found) if isinstance(one, Absent)]
+    training = None if isinstance(trained, Absent) else trained
     speed = None if isinstance(measured, Absent) else measured
     evaluated = None if isinstance(found, Absent) else found
     if speed is not None and not speed.rooflines:
@@ -56,9 +59,10 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         proofs=read_proofs(files),
         ranges=_ranges(files, pair),
         operators=count_operators(files, pair.train, pair.fused),
+        training=training,
         speed=speed,
         evaluation=evaluated,
-        commands=commands(folder, files, speed, evaluated),
+        commands=commands(folder, files, training, speed, evaluated),
         absent=absent,
     )
 

@@ -19,11 +19,15 @@ from ...workspace import ModelFolder
 from ..chain_contents import Artifact
 from ..quantize_options import TRAINED
 from .files import Found
-from .record import Command, Evaluation, Speed
+from .record import Command, Evaluation, Speed, Training
 
 
 def commands(
-    folder: ModelFolder, files: list[Found], speed: Speed | None, evaluation: Evaluation | None
+    folder: ModelFolder,
+    files: list[Found],
+    training: Training | None,
+    speed: Speed | None,
+    evaluation: Evaluation | None,
 ) -> list[Command]:
     """In the order in which they have to run.
 
@@ -31,7 +35,10 @@ def commands(
     """
     place = ["--model", folder.name, "--engines", str(folder.path.parent)]
     beside = {one.entry.name: one.artifact for one in files}
-    found = [
+    found = []
+    if training is not None:
+        found.append(Command(training.checkpoint, training.record.command, True, ""))
+    found += [
         Command(one.entry.name, line, _trained(one.artifact), unknown)
         for one in files
         if one.artifact is not None

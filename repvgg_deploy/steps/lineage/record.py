@@ -8,9 +8,10 @@ from typing import Any
 from ...bench.conditions import Conditions
 from ...bench.record import Explanation, Failure, Memory, Roofline, Served
 from ...evaluation.intervals import Interval
+from ...train.record import TrainRecord
 from .parts import FileEntry, Operators, Proof, Ranges
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Training:
+    """The run that made the checkpoint, as ``path`` beside it says; ``checkpoint`` is its name."""
+
+    path: str
+    sha256: str
+    checkpoint: str
+    record: TrainRecord
+
+
+@dataclass(frozen=True)
 class Command:
     """A line that makes ``target`` again. ``recorded``: as it was typed; else it is put together
     from what is recorded, and ``unknown`` says what is not."""
@@ -157,6 +168,7 @@ class Report:
     proofs: list[Proof]
     ranges: Ranges
     operators: list[Operators]
+    training: Training | None
     speed: Speed | None
     evaluation: Evaluation | None
     commands: list[Command]
