@@ -108,7 +108,8 @@ class Life:
 
     def _call(self, *arguments: str) -> str:
         print("repvgg-deploy", *arguments, flush=True)
-        self.commands.append(" ".join(["repvgg-deploy", *arguments]))
+        asked = [word for word in arguments if word != "--resume"]  # which changes no result
+        self.commands.append(" ".join(["repvgg-deploy", *asked]))
         done = subprocess.run(
             [sys.executable, "-m", "repvgg_deploy", *arguments],
             stdout=subprocess.PIPE,
