@@ -72,7 +72,7 @@ class Life:
         self.train()
         here = ["--engines", str(self.engines)]
         self._call("fuse", str(self.checkpoint), "--name", self.name, *here)
-        self._call("export", "--onnx", "--model", self.name, *here)
+        self._call("export", "--onnx", "--size", "32", "--model", self.name, *here)
         found = {"fused": self._evaluate("fused.safetensors", "fp32.onnx")}
         calibration = ["--calib", str(self.settings.data), "--split", "train", *IMAGES]
         for method in ("minmax", "thorough"):
