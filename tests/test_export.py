@@ -155,10 +155,12 @@ def test_a_foreign_operator_is_refused() -> None:
         simplify(to_onnx(build(state, spec, "deploy"), (32, 32)), has_se=False)
 
 
-def test_default_image_sizes() -> None:
-    assert default_image_size(ZOO["RepVGG-A0"].spec(10)) == (224, 224)
-    assert default_image_size(ZOO["RepVGG-D2se"].spec()) == (320, 320)
-    assert default_image_size(tiny_spec()) == (224, 224)
+def test_default_image_sizes(tmp_path: Path) -> None:
+    """Of checkpoints that no train.json says anything about."""
+    path = tmp_path / "fused.safetensors"
+    assert default_image_size(path, ZOO["RepVGG-A0"].spec(10)) == (224, 224)
+    assert default_image_size(path, ZOO["RepVGG-D2se"].spec()) == (320, 320)
+    assert default_image_size(path, tiny_spec()) == (224, 224)
 
 
 @pytest.mark.parametrize(

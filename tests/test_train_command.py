@@ -78,7 +78,8 @@ def test_from_images_to_a_deployed_network(cli: Cli, train: Train) -> None:
         assert words in done.err
     assert cli("fuse", "runs/a/best.pth", "--name", "a").code == 0
     assert cli("verify").code == 0
-    assert cli("export", "--onnx", "--size", 16).code == 0
+    exported = cli("export", "--onnx")
+    assert exported.code == 0 and "fp32, 16x16, opset 17, checked" in exported.err
     found = cli("evaluate", "--data", "clothes/val", "--json")  # preprocessed as in training
     assert found.code == 0, found.err
     scores = [one["scores"] for one in json.loads(found.out)["networks"]]

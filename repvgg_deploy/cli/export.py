@@ -72,7 +72,8 @@ def command(
     The ONNX model is simplified, checked by ONNX, and run in ONNX Runtime against torch. TensorRT
     builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. The
     engine's precision is that of the ONNX model, and is proved from its types. Image size: --size,
-    else the size the variant was published at, else 224.
+    else that of training where its train.json is there, else the size the variant was published at,
+    else 224.
 
     With ONNX, a model of your own (a fused one, or one with Q/DQ nodes), only the engine is built,
     in the precision that --trt says the model is of.

@@ -96,7 +96,9 @@ def _write_onnx(
         simplified = "onnxsim left it so" if before == after else f"after onnxsim {after}"
         say(f"{result.path.name}: {before}; {simplified}")
         say(f"{result.path.name}: {check_line(result.checks)}")
-        made(result.path, elapsed, f"{precision}, opset {result.artifact.opset}, checked")
+        *_, height, width = result.artifact.input_shape
+        verdict = f"{precision}, {height}x{width}, opset {result.artifact.opset}, checked"
+        made(result.path, elapsed, verdict)
     if not all(result.fused_proved for result in results.values()):
         say(
             "note: the fused weights carry no proof of their own (fused with --no-verify, or "

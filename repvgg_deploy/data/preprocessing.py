@@ -61,6 +61,11 @@ class Preprocessing:
         """Whether it is for arrays that are preprocessed already."""
         return self.channels is None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of what it gives; None where that is as the images are."""
+        return self.crop or (self.resize if isinstance(self.resize, tuple) else None)
+
     def changed(self, settings: Mapping[str, Any]) -> Preprocessing:
         """With other ``settings``; a single mean or std is that of every channel.
 

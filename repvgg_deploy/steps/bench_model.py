@@ -58,7 +58,7 @@ def model_subjects(
     """
     fused = folder.read_fused()
     deploy = read_weights(folder.fused).network
-    size = size or _exported_size(folder) or default_image_size(deploy.spec)
+    size = size or _exported_size(folder) or default_image_size(folder.fused, deploy.spec)
     unfused = _unfused(fused)
     found = ModelSubjects(folder, fused, size, {**unfused, FUSED: deploy.build()})
     if not unfused:

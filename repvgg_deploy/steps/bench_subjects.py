@@ -119,7 +119,7 @@ def weights_entrant(weights: WeightsFile, size: Size | None, precision: str) -> 
         in_precision(str(path), precision),
         "unfused" if held.form == "train" else "fused",
         precision,
-        size or default_image_size(held.spec),
+        size or default_image_size(path, held.spec),
         str(path),
         sha256_file(path),
         weight_bytes(network, precision),

@@ -23,6 +23,7 @@ from ..runners.protocol import run
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .against_weights import run_weights
+from .training_record import trained_preprocessing
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -44,8 +45,12 @@ class OnnxResult:
     fused_proved: bool
 
 
-def default_image_size(spec: ArchSpec) -> tuple[int, int]:
-    """(height, width) that a variant was published at, 224 for all others."""
+def default_image_size(path: Path, spec: ArchSpec) -> tuple[int, int]:
+    """(height, width) that the network in ``path`` was trained at by ``train``, else that its
+    variant was published at, 224 for all others."""
+    trained = trained_preprocessing(path)
+    if trained is not None and trained.size is not None:
+        return trained.size
     variant = ZOO.get(variant_name(spec) or "")
     size = variant.image_size if variant else 224
     return size, size
@@ -70,7 +75,7 @@ def export_onnx(
     opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
     network = read_weights(folder.fused).network
-    height, width = image_size or default_image_size(network.spec)
+    height, width = image_size or default_image_size(folder.fused, network.spec)
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)
