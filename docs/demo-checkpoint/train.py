@@ -3,11 +3,11 @@
     python docs/demo-checkpoint/train.py --data /usr/share/datasets/fashion-mnist --out out/
     python docs/demo-checkpoint/train.py --network a0 --epochs 6 --data ... --out out/
 
-Older than ``repvgg-deploy train``, which is what to use now; kept since the bundled checkpoint and the
-networks of docs/results/int8.json come from it. The folder holds the four IDX .gz files of Fashion-MNIST (Debian: dataset-fashion-mnist). Writes
-``<network>.pth`` (official key layout), and for the demo ``demo_images.npz`` (the first 512 test
-images and labels); these two are what ``repvgg_deploy/demo/`` ships. ``train.log`` beside this file
-is its output.
+Older than ``repvgg-deploy train``, which is what to use now; kept since the bundled checkpoint and
+the networks of docs/results/int8.json come from it. The folder holds the four IDX .gz files of
+Fashion-MNIST (Debian: dataset-fashion-mnist). Writes ``<network>.pth`` (official key layout), and
+for the demo ``demo_images.npz`` (the first 512 test images and labels); these two are what
+``repvgg_deploy/demo/`` ships. ``train.log`` beside this file is its output.
 """
 
 import argparse
