@@ -65,8 +65,8 @@ class WorkerPool:
             UserError: an image that cannot be used, or a worker that ended.
         """
         self._keys.todo = keys
-        with _interrupts_held(), _any_number():
-            decoded = iter(self._loader)
+        with self._naming_lost_workers(), _interrupts_held(), _any_number():
+            decoded = iter(self._loader)  # waits for workers that have stayed
         while (batch := self._next(decoded)) is not None:
             if isinstance(batch, UserError):
                 raise batch
@@ -74,8 +74,13 @@ class WorkerPool:
             yield Batch(images, labels)
 
     def _next(self, decoded: Iterator[Decoded]) -> Decoded | None:
-        try:
+        with self._naming_lost_workers():
             return next(decoded, None)
+
+    @contextmanager
+    def _naming_lost_workers(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith(_GONE):
                 raise
