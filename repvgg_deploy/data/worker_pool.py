@@ -22,6 +22,10 @@ from .decoder import Decoded, Decoder, Key
 _GONE = "DataLoader worker (pid"
 
 
+class WorkersEnded(UserError):
+    """Processes that decode images are gone, and nothing more can come from the others."""
+
+
 class _Keys:
     """What is to be decoded next; DataLoader asks for it anew in every epoch."""
 
@@ -84,7 +88,7 @@ class WorkerPool:
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith(_GONE):
                 raise
-            raise UserError(
+            raise WorkersEnded(
                 f"--workers {self._workers}: a process that decodes images has ended (killed, or "
                 "out of memory); give fewer --workers and go on with --resume."
             ) from error

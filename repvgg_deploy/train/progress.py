@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..rebuild import rebuild
 from .record import Epoch
 
 
@@ -39,9 +41,16 @@ class Progress:
             KeyError, TypeError, ValueError: it is damaged.
         """
         step, rest = content["step"], content["progress"]
-        epochs = [Epoch(**entry) for entry in rest["epochs"]]
-        if not 0 <= step - len(epochs) * steps_per_epoch <= steps_per_epoch:
+        epochs = rebuild(list[Epoch], rest["epochs"])
+        if (
+            type(step) is not int
+            or not 0 <= step - len(epochs) * steps_per_epoch <= steps_per_epoch
+        ):
             raise ValueError("step and epochs do not go together")
+        if [epoch.epoch for epoch in epochs] != list(range(1, len(epochs) + 1)):
+            raise ValueError("epochs that are not counted from 1")
+        if not (math.isfinite(rest["loss_sum"]) and 0 <= rest["seconds"] < math.inf):
+            raise ValueError("sums that are no numbers")
         return Progress(step, float(rest["loss_sum"]), float(rest["seconds"]), epochs)
 
     def best(self) -> Epoch | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from ..errors import CheckFailed
+from ..data.worker_pool import WorkersEnded
+from ..errors import CheckFailed, UserError
+from .batch import Batch
 from .interruption import Interruption, Stopped
 from .losses import Losses
 from .observer import Observer
@@ -53,8 +56,9 @@ class Run:
         """Go on with what last.pth holds.
 
         Raises:
-            UserError: it is missing, damaged, or of another run.
+            UserError: it is missing, damaged, or of another run; or best.pth is gone.
         """
+        self.folder.check_there()
         path = self.folder.last
         content = read_last(path)
         check_settings(path, content["settings"], self._settings)
@@ -63,6 +67,11 @@ class Run:
             self._state.restore(content, self.progress.step)
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path) from error
+        if (best := self.progress.best()) and not self.folder.best.is_file():
+            raise UserError(
+                f"{self.folder.best}: no such file, and epoch {best.epoch}, the best so far, was "
+                "in it; put it back, or start anew in another folder."
+            )
         self._saved_step = self.progress.step
         self.processes.first_only(lambda: self.folder.forget_after(self.progress.step))
 
@@ -80,7 +89,8 @@ class Run:
         every = _LOOK_EVERY[self.processes.device.type]
         self._state.network.train()
         self._looked_step, self._looked_at = progress.step, time.perf_counter()
-        for batch in self.task.batches.epoch(epoch, progress.step - epoch * self.length):
+        batches = self.task.batches.epoch(epoch, progress.step - epoch * self.length)
+        for batch in self._stoppable(batches):
             lr = learning_rate(progress.step, self.length, self.recipe)
             loss = self._state.advance(batch, progress.step, lr)
             progress.step += 1
@@ -183,9 +193,16 @@ class Run:
         if network is None or self.task.validation is None:
             return NOT_VALIDATED
         classes = self.task.record.data.num_classes
-        return validate(
-            network, self.task.validation(), classes, self.processes, self._stop_if_asked
-        )
+        batches = self._stoppable(self.task.validation())
+        return validate(network, batches, classes, self.processes, self._stop_if_asked)
+
+    def _stoppable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """A signal to all processes of a job ends those that decode, but is no fault of theirs."""
+        try:
+            yield from batches
+        except WorkersEnded:
+            self._stop_if_asked()
+            raise
 
     def _stop_alone(self) -> bool:
         """Several processes agree on a step when they look at the losses."""
@@ -193,4 +210,6 @@ class Run:
 
     def _stop_if_asked(self) -> None:
         if self._stop_alone():
+            if self._losses.pending:
+                self._look()
             raise Stopped(self.progress.step)
