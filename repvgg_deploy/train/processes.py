@@ -139,7 +139,8 @@ def start(launch: Launch, precision: Precision) -> Processes:
 
 def launched_rank() -> int:
     """This process's number among those of torchrun or :func:`start`, before it has joined them."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    name = "RANK" if dist.is_torchelastic_launched() else "LOCAL_RANK"
+    return int(os.environ.get(name, "0"))
 
 
 def _device_type(accelerator: Accelerator) -> str:
