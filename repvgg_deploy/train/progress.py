@@ -9,6 +9,7 @@ from typing import Any
 
 from ..rebuild import rebuild
 from .record import Epoch
+from .validation import Validation
 
 
 @dataclass
@@ -52,6 +53,29 @@ class Progress:
         if not (math.isfinite(rest["loss_sum"]) and 0 <= rest["seconds"] < math.inf):
             raise ValueError("sums that are no numbers")
         return Progress(step, float(rest["loss_sum"]), float(rest["seconds"]), epochs)
+
+    def end_epoch(
+        self, lr: float, steps: int, images: int, weights: Validation, average: Validation
+    ) -> Epoch:
+        """Count an epoch of so many ``steps`` and ``images`` as done; ``lr`` is that of its last
+        step."""
+        done = Epoch(
+            epoch=len(self.epochs) + 1,
+            step=self.step,
+            lr=lr,
+            loss=self.loss_sum / steps,
+            val_loss=weights.loss,
+            val_top1=weights.top1,
+            val_top5=weights.top5,
+            ema_loss=average.loss,
+            ema_top1=average.top1,
+            ema_top5=average.top5,
+            seconds=self.seconds,
+            images_per_second=images / self.seconds,
+        )
+        self.epochs.append(done)
+        self.loss_sum = self.seconds = 0.0
+        return done
 
     def best(self) -> Epoch | None:
         """The first of the epochs with the best top-1; None where nothing was validated."""

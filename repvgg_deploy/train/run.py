@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from ..data.worker_pool import WorkersEnded
-from ..errors import CheckFailed, UserError
+from ..errors import CheckFailed
 from .batch import Batch
 from .interruption import Interruption, Stopped
 from .losses import Losses
@@ -67,11 +67,8 @@ class Run:
             self._state.restore(content, self.progress.step)
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path) from error
-        if (best := self.progress.best()) and not self.folder.best.is_file():
-            raise UserError(
-                f"{self.folder.best}: no such file, and epoch {best.epoch}, the best so far, was "
-                "in it; put it back, or start anew in another folder."
-            )
+        if best := self.progress.best():
+            self.folder.check_best(best)
         self._saved_step = self.progress.step
         self.processes.first_only(lambda: self.folder.forget_after(self.progress.step))
 
@@ -113,22 +110,9 @@ class Run:
         self._state.check_finite(progress.step)
         weights = self._validate(self._state.network)
         average = self._validate(self._state.averaged)
-        done = Epoch(
-            epoch=len(progress.epochs) + 1,
-            step=progress.step,
-            lr=learning_rate(progress.step - 1, self.length, self.recipe),
-            loss=progress.loss_sum / self.length,
-            val_loss=weights.loss,
-            val_top1=weights.top1,
-            val_top5=weights.top5,
-            ema_loss=average.loss,
-            ema_top1=average.top1,
-            ema_top5=average.top5,
-            seconds=progress.seconds,
-            images_per_second=self.recipe.batch * self.length / progress.seconds,
-        )
-        progress.epochs.append(done)
-        progress.loss_sum = progress.seconds = 0.0
+        lr = learning_rate(progress.step - 1, self.length, self.recipe)
+        images = self.recipe.batch * self.length
+        done = progress.end_epoch(lr, self.length, images, weights, average)
         if progress.best() is done:
             self._save_best(done)
         self.save()

@@ -66,6 +66,14 @@ class RunFolder:
                 f"{self.last}: no such file: there is no run to go on with; leave out --resume."
             )
 
+    def check_best(self, best: Epoch) -> None:
+        """UserError where best.pth is gone, which held ``best``."""
+        if not self.best.is_file():
+            raise UserError(
+                f"{self.best}: no such file, and epoch {best.epoch}, the best so far, was in it; "
+                "put it back, or start anew in another folder."
+            )
+
     def claim(self) -> None:
         """Make the folder for a new run.
 
