@@ -223,6 +223,17 @@ def test_a_worker_that_is_killed(images: ImageSet) -> None:
         list(found)
 
 
+def test_a_worker_that_is_killed_between_two_epochs(images: ImageSet) -> None:
+    before = {process.pid for process in multiprocessing.active_children()}
+    found = batches(images, NONE, batch=2, workers=1)
+    assert len(list(found.epoch(0))) == 13
+    (worker,) = [p for p in multiprocessing.active_children() if p.pid not in before]
+    worker.kill()
+    worker.join()
+    with pytest.raises(UserError, match=r"--workers 1: .*has ended.*fewer --workers.*--resume"):
+        list(found.epoch(1))
+
+
 def test_workers_do_not_hear_ctrl_c(images: ImageSet) -> None:
     before = {process.pid for process in multiprocessing.active_children()}
     found = batches(images, NONE, batch=2, workers=1).epoch(0)

@@ -259,6 +259,22 @@ def test_what_cannot_be_trained(
     assert not Path("runs/a/last.pth").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--resume",), "there is no run to go on with"),
+        (("--warmup-epochs", 1), "a warm-up of 1 epochs leaves none of 1"),
+    ],
+)
+def test_refused_before_any_image_is_looked_at(
+    train: Train, arguments: tuple[object, ...], words: str
+) -> None:
+    """To decode all of a large data set takes long."""
+    result = train("--out", "runs/a", "--data", "nowhere", *arguments)
+    assert result.code == 1
+    assert words in result.err
+
+
 def test_images_of_other_channels_than_init(train: Train, checkpoint: Path) -> None:
     result = train("--channels", 1, "--mean", 0.3, "--std", 0.3, start=("--init", checkpoint))
     assert result.code == 1

@@ -314,6 +314,11 @@ def test_bf16_over_a_single_pixel(tmp_path: Path) -> None:
         train(tmp_path, recipe, batches=Small(recipe))
 
 
+def test_a_batch_of_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--batch 1 leaves batch norm nothing.*choose 2"):
+        train(tmp_path, replace(RECIPE, batch=1))
+
+
 def test_a_warm_up_that_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a warm-up of 3 epochs leaves none of 3"):
         train(tmp_path, replace(RECIPE, warmup_epochs=3))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.train.loop import check_recipe
-from repvgg_deploy.train.processes import Launch, start
+from repvgg_deploy.train.processes import Launch, launched_rank, start
 
 from .training import train
 from .training_process import DTYPE, EXACT, PLAIN
@@ -139,6 +140,25 @@ def test_the_count_is_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(UserError, match="torchrun has started 4 processes"):
+        start(Launch("cpu", devices=2), "fp32")
+
+
+def test_a_rank_that_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters set RANK for purposes of their own; such a run would say nothing."""
+    monkeypatch.setenv("RANK", "1")
+    assert launched_rank() == 0
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    assert launched_rank() == 1
+
+
+def test_the_others_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one was killed while it started."""
+
+    def launch(fabric: object) -> None:
+        raise dist.DistNetworkError("Broken pipe\nand frames of C++")
+
+    monkeypatch.setattr("lightning_fabric.Fabric.launch", launch)
+    with pytest.raises(UserError, match=r"the 2 processes .* or one has ended \(Broken pipe\)"):
         start(Launch("cpu", devices=2), "fp32")
 
 

@@ -9,12 +9,14 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from repvgg_deploy.data.worker_pool import WorkersEnded
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.train.batch import Batch
@@ -252,7 +254,13 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda path: changed(path, lambda c: c.update(state_dict_ema=None)),
         lambda path: changed(path, lambda c: c.update(step="4")),
         lambda path: changed(path, lambda c: c.update(step=8)),
+        lambda path: changed(path, lambda c: c.update(step=4.5)),
         lambda path: changed(path, lambda c: c.update(progress={})),
+        lambda path: changed(path, lambda c: c["progress"].update(loss_sum=float("nan"))),
+        lambda path: changed(path, lambda c: c["progress"].update(seconds=-1.0)),
+        lambda path: changed(path, lambda c: c["progress"]["epochs"][0].update(epoch=7)),
+        lambda path: changed(path, lambda c: c["progress"]["epochs"][0].update(ema_top1="best")),
+        lambda path: changed(path, lambda c: c["settings"]["recipe"].update(lr=torch.ones(2))),
         lambda path: changed(path, lambda c: c["progress"]["epochs"][0].pop("loss")),
         lambda path: changed(
             path, lambda c: c["optimizer"]["state"][0].update(momentum_buffer=torch.ones(3))
@@ -264,6 +272,73 @@ def test_damaged(started: Path, damage: Callable[[Path], object]) -> None:
     with pytest.raises(UserError, match=r"last.pth: is damaged") as error:
         train(started, FULL, resume=True)
     assert "\n" not in str(error.value)
+
+
+def test_the_optimizers_settings_are_those_of_the_run(started: Path, tmp_path: Path) -> None:
+    def damage(content: dict[str, Any]) -> None:
+        for group in content["optimizer"]["param_groups"]:
+            group.update(momentum="x", weight_decay=5.0, maximize=True)
+
+    changed(started / "last.pth", damage)
+    train(started, FULL, resume=True)
+    train(tmp_path / "whole", FULL)
+    assert_same_run(started, tmp_path / "whole")
+
+
+def test_a_setting_of_any_length_is_said_in_short(started: Path) -> None:
+    changed(started / "last.pth", lambda c: c["settings"]["recipe"].update(lr="x" * 10_000))
+    with pytest.raises(UserError, match=r"recipe.lr xxx") as error:
+        train(started, FULL, resume=True)
+    assert len(str(error.value)) < 1000
+
+
+def test_best_is_gone(started: Path) -> None:
+    (started / "best.pth").unlink()
+    with pytest.raises(UserError, match=r"best.pth: no such file, and epoch 1.*put it back"):
+        train(started, FULL, resume=True)
+
+
+def test_steps_that_cannot_be_read(started: Path) -> None:
+    (started / "steps.csv").unlink()
+    (started / "steps.csv").mkdir()
+    with pytest.raises(UserError, match=r"steps.csv: cannot be read"):
+        train(started, FULL, resume=True)
+
+
+def test_best_alone_is_no_run_to_go_on_with(started: Path) -> None:
+    """As a disk that was full at the first last.pth leaves it."""
+    (started / "last.pth").unlink()
+    with pytest.raises(UserError, match=r"holds a best.pth, and no last.pth.*take it away"):
+        train(started, FULL)
+
+
+class Ending(TinyBatches):
+    """Its workers end after two batches."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        super().__init__(FULL)
+        self.end = end
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        yield from islice(super().epoch(epoch, first), 2)
+        self.end()
+        raise WorkersEnded("a process has ended")
+
+
+def test_a_signal_that_ends_workers_too(tmp_path: Path) -> None:
+    """A system that stops a job signals all its processes."""
+    train(tmp_path / "whole", FULL)
+    folder = tmp_path / "run"
+    with pytest.raises(Stopped) as stop:
+        train(folder, FULL, batches=Ending(interrupt))
+    assert stop.value.step == 2
+    train(folder, FULL, resume=True)
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_workers_that_end_without_a_signal(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a process has ended"):
+        train(tmp_path, FULL, batches=Ending(lambda: None))
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

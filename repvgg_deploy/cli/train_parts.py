@@ -16,7 +16,7 @@ from ..steps.train import Setup, pick_augmentation
 from ..steps.train_network import Start, Structure
 from ..steps.training_record import trained_preprocessing
 from ..steps.weights import Reading, read_weights
-from ..train.loop import Finished, run_training
+from ..train.loop import Finished, check_recipe, run_training
 from ..train.observer import Observer, Silent
 from ..train.processes import Launch, Processes, start
 from ..train.recipe import Recipe
@@ -77,11 +77,17 @@ def open_start(asked: Asked) -> Start | None:
 def begin(
     asked: Asked, recipe: Recipe, checkpoint: Start | None, suffix: str = ""
 ) -> tuple[RunFolder, Processes]:
-    """The run's folder, which holds no run unless that is resumed, and its processes."""
+    """The run's folder, which holds no run unless that is resumed, and its processes.
+
+    What can be refused is refused here, before all images are decoded.
+    """
     folder = RunFolder(asked.run.out or Path("runs") / f"{_name(asked, checkpoint)}{suffix}")
-    if not asked.run.resume and asked.first:
-        folder.check_free()
-    return folder, start(Launch(asked.run.device, asked.run.devices), recipe.precision)
+    if asked.first:
+        check = folder.check_there if asked.run.resume else folder.check_free
+        check()
+    processes = start(Launch(asked.run.device, asked.run.devices), recipe.precision)
+    check_recipe(recipe, processes.world)
+    return folder, processes
 
 
 def _name(asked: Asked, checkpoint: Start | None) -> str:

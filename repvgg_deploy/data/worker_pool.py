@@ -22,6 +22,10 @@ from .decoder import Decoded, Decoder, Key
 _GONE = "DataLoader worker (pid"
 
 
+class WorkersEnded(UserError):
+    """Processes that decode images are gone, and nothing more can come from the others."""
+
+
 class _Keys:
     """What is to be decoded next; DataLoader asks for it anew in every epoch."""
 
@@ -65,8 +69,8 @@ class WorkerPool:
             UserError: an image that cannot be used, or a worker that ended.
         """
         self._keys.todo = keys
-        with _interrupts_held(), _any_number():
-            decoded = iter(self._loader)
+        with self._naming_lost_workers(), _interrupts_held(), _any_number():
+            decoded = iter(self._loader)  # waits for workers that have stayed
         while (batch := self._next(decoded)) is not None:
             if isinstance(batch, UserError):
                 raise batch
@@ -74,12 +78,17 @@ class WorkerPool:
             yield Batch(images, labels)
 
     def _next(self, decoded: Iterator[Decoded]) -> Decoded | None:
-        try:
+        with self._naming_lost_workers():
             return next(decoded, None)
+
+    @contextmanager
+    def _naming_lost_workers(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith(_GONE):
                 raise
-            raise UserError(
+            raise WorkersEnded(
                 f"--workers {self._workers}: a process that decodes images has ended (killed, or "
                 "out of memory); give fewer --workers and go on with --resume."
             ) from error

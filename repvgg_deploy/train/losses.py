@@ -20,6 +20,11 @@ class Losses:
         """Step and epoch count from 1; ``loss`` is the mean over this process's part."""
         self._pending.append((step, epoch, lr, loss))
 
+    @property
+    def pending(self) -> bool:
+        """Whether any is left to look at."""
+        return bool(self._pending)
+
     def look(self, stop: bool) -> tuple[list[StepLine], bool]:
         """Means over all processes, and whether any wants to ``stop``.
 

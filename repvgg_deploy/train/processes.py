@@ -98,7 +98,8 @@ def start(launch: Launch, precision: Precision) -> Processes:
     this command anew and come here themselves.
 
     Raises:
-        UserError: no CUDA device, or too few; fp16 without CUDA; the extra is not installed.
+        UserError: no CUDA device, or too few; fp16 without CUDA; the extra is not installed; the
+            others do not come.
     """
     fabric_module = require("lightning_fabric")
     strategies = require("lightning_fabric.strategies")
@@ -126,13 +127,20 @@ def start(launch: Launch, precision: Precision) -> Processes:
         num_nodes=nodes,
         precision=_PRECISIONS[precision],
     )
-    fabric.launch()
+    try:
+        fabric.launch()
+    except dist.DistError as error:
+        raise UserError(
+            f"the {devices * nodes} processes of the run do not find one another, or one has ended "
+            f"({str(error).splitlines()[0][:200]}); start them again."
+        ) from error
     return Processes(fabric)
 
 
 def launched_rank() -> int:
     """This process's number among those of torchrun or :func:`start`, before it has joined them."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    name = "RANK" if dist.is_torchelastic_launched() else "LOCAL_RANK"
+    return int(os.environ.get(name, "0"))
 
 
 def _device_type(accelerator: Accelerator) -> str:

@@ -42,10 +42,8 @@ def read_last(path: Path) -> dict[str, Any]:
     """The content of last.pth, not checked any further.
 
     Raises:
-        UserError: missing, damaged, or no checkpoint of a run.
+        UserError: it cannot be read, is damaged, or no checkpoint of a run.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file: there is no run to go on with; leave out --resume.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -54,6 +52,14 @@ def read_last(path: Path) -> dict[str, Any]:
         raise damaged(path) from error
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise damaged(path)
+    try:
+        json.dumps(content["settings"])
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # tensors, say, compare as no values do
+        raise damaged(path) from error
     return content
 
 
@@ -70,7 +76,7 @@ def check_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, An
         UserError: names the settings that differ, or the architectures.
     """
     if (saved.get("architecture"), saved.get("spec")) != (wanted["architecture"], wanted["spec"]):
-        was, now = saved.get("architecture"), wanted["architecture"]
+        was, now = _short(saved.get("architecture")), wanted["architecture"]
         other = f"{was}, and this run is of {now}" if was != now else f"another kind of {now}"
         raise UserError(
             f"{path}: is of {other}; resume with the same architecture, or choose another folder "
@@ -79,12 +85,19 @@ def check_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, An
     before, after = dict(_flat(saved)), dict(_flat(wanted))
     names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
     if names:
-        listed = ", ".join(f"{n} {before.get(n)} (now {after.get(n)})" for n in names[:3])
+        listed = ", ".join(
+            f"{n[:50]} {_short(before.get(n))} (now {_short(after.get(n))})" for n in names[:3]
+        )
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise UserError(
             f"{path}: is of a run with other settings: {listed}{more}; resume with the same ones, "
             "or choose another folder by --out."
         )
+
+
+def _short(value: Any) -> str:
+    """A file may hold anything, and a sentence is one line."""
+    return str(value)[:200]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

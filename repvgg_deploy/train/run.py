@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
+from ..data.worker_pool import WorkersEnded
 from ..errors import CheckFailed
+from .batch import Batch
 from .interruption import Interruption, Stopped
 from .losses import Losses
 from .observer import Observer
@@ -53,8 +56,9 @@ class Run:
         """Go on with what last.pth holds.
 
         Raises:
-            UserError: it is missing, damaged, or of another run.
+            UserError: it is missing, damaged, or of another run; or best.pth is gone.
         """
+        self.folder.check_there()
         path = self.folder.last
         content = read_last(path)
         check_settings(path, content["settings"], self._settings)
@@ -63,6 +67,8 @@ class Run:
             self._state.restore(content, self.progress.step)
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path) from error
+        if best := self.progress.best():
+            self.folder.check_best(best)
         self._saved_step = self.progress.step
         self.processes.first_only(lambda: self.folder.forget_after(self.progress.step))
 
@@ -80,7 +86,8 @@ class Run:
         every = _LOOK_EVERY[self.processes.device.type]
         self._state.network.train()
         self._looked_step, self._looked_at = progress.step, time.perf_counter()
-        for batch in self.task.batches.epoch(epoch, progress.step - epoch * self.length):
+        batches = self.task.batches.epoch(epoch, progress.step - epoch * self.length)
+        for batch in self._stoppable(batches):
             lr = learning_rate(progress.step, self.length, self.recipe)
             loss = self._state.advance(batch, progress.step, lr)
             progress.step += 1
@@ -103,22 +110,9 @@ class Run:
         self._state.check_finite(progress.step)
         weights = self._validate(self._state.network)
         average = self._validate(self._state.averaged)
-        done = Epoch(
-            epoch=len(progress.epochs) + 1,
-            step=progress.step,
-            lr=learning_rate(progress.step - 1, self.length, self.recipe),
-            loss=progress.loss_sum / self.length,
-            val_loss=weights.loss,
-            val_top1=weights.top1,
-            val_top5=weights.top5,
-            ema_loss=average.loss,
-            ema_top1=average.top1,
-            ema_top5=average.top5,
-            seconds=progress.seconds,
-            images_per_second=self.recipe.batch * self.length / progress.seconds,
-        )
-        progress.epochs.append(done)
-        progress.loss_sum = progress.seconds = 0.0
+        lr = learning_rate(progress.step - 1, self.length, self.recipe)
+        images = self.recipe.batch * self.length
+        done = progress.end_epoch(lr, self.length, images, weights, average)
         if progress.best() is done:
             self._save_best(done)
         self.save()
@@ -183,9 +177,16 @@ class Run:
         if network is None or self.task.validation is None:
             return NOT_VALIDATED
         classes = self.task.record.data.num_classes
-        return validate(
-            network, self.task.validation(), classes, self.processes, self._stop_if_asked
-        )
+        batches = self._stoppable(self.task.validation())
+        return validate(network, batches, classes, self.processes, self._stop_if_asked)
+
+    def _stoppable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """A signal to all processes of a job ends those that decode, but is no fault of theirs."""
+        try:
+            yield from batches
+        except WorkersEnded:
+            self._stop_if_asked()
+            raise
 
     def _stop_alone(self) -> bool:
         """Several processes agree on a step when they look at the losses."""
@@ -193,4 +194,6 @@ class Run:
 
     def _stop_if_asked(self) -> None:
         if self._stop_alone():
+            if self._losses.pending:
+                self._look()
             raise Stopped(self.progress.step)

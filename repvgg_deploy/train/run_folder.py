@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import make_folder, sha256_file, whole_file, write_error
+from ..files import make_folder, read_error, sha256_file, whole_file, write_error
 from ..sidecar import to_json
 from .record import Epoch, TrainRecord
 
@@ -48,12 +48,31 @@ class RunFolder:
 
     def check_free(self) -> None:
         """UserError where it holds a run."""
-        for path in (self.last, self.best):
-            if path.exists():
-                raise UserError(
-                    f"{self.path}: holds a run already ({path.name}); go on with it by --resume, "
-                    "or choose another folder by --out."
-                )
+        if self.last.exists():
+            raise UserError(
+                f"{self.path}: holds a run already (last.pth); go on with it by --resume, or "
+                "choose another folder by --out."
+            )
+        if self.best.exists():
+            raise UserError(
+                f"{self.path}: holds a best.pth, and no last.pth to go on with; take it away, or "
+                "choose another folder by --out."
+            )
+
+    def check_there(self) -> None:
+        """UserError where it holds no run to go on with."""
+        if not self.last.is_file():
+            raise UserError(
+                f"{self.last}: no such file: there is no run to go on with; leave out --resume."
+            )
+
+    def check_best(self, best: Epoch) -> None:
+        """UserError where best.pth is gone, which held ``best``."""
+        if not self.best.is_file():
+            raise UserError(
+                f"{self.best}: no such file, and epoch {best.epoch}, the best so far, was in it; "
+                "put it back, or start anew in another folder."
+            )
 
     def claim(self) -> None:
         """Make the folder for a new run.
@@ -70,9 +89,14 @@ class RunFolder:
         """Take the lines of steps beyond ``step`` off steps.csv, and what is no line.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be read or written.
         """
-        lines = self.steps.read_text(errors="replace").splitlines() if self.steps.exists() else []
+        try:
+            lines = self.steps.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        except OSError as error:
+            raise read_error(self.steps, error) from error
         kept = [line for line in lines[1:] if _step_of(line) <= step]
         with whole_file(self.steps) as temporary:
             temporary.write_text("".join([_HEADER, *(f"{line}\n" for line in kept)]))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import CheckFailed, UserError
 from .average import Average
@@ -27,6 +28,10 @@ class State:
         self._format = torch.channels_last if recipe.channels_last else torch.preserve_format
         network = cast("Any", task.network)
         self.network: nn.Module = network.to(processes.device, memory_format=self._format)
+        if recipe.batch == 1 and any(isinstance(m, _BatchNorm) for m in self.network.modules()):
+            raise UserError(
+                "--batch 1 leaves batch norm nothing to take a mean over; choose 2 or more."
+            )
         if recipe.recompute:
             network.recompute = True  # RepVGG's; other networks are not asked for it
         if processes.world > 1:
@@ -97,7 +102,12 @@ class State:
         if self.average is not None:
             self.average.restore(content[f"{key}_ema"], step)
         optimizer = self._optimizer.optimizer
-        optimizer.load_state_dict(content["optimizer"])
+        saved, own = content["optimizer"], optimizer.state_dict()["param_groups"]
+        groups = [  # the settings are the run's, not the file's
+            {**mine, "lr": float(kept["lr"])}
+            for mine, kept in zip(own, saved["param_groups"], strict=True)
+        ]
+        optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         for parameter, kept in optimizer.state.items():
             if kept["momentum_buffer"].shape != parameter.shape:
                 raise ValueError("a momentum of another shape")
