@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from repvgg_deploy.data.image_set import open_images
+from repvgg_deploy.data.preprocessing import PRESETS
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.quantize.fake import fake_quantized, read_int8
 from repvgg_deploy.quantize.integers import follow, run_with_integers
@@ -181,6 +183,24 @@ def test_without_a_validation_set_it_is_measured_on_what_it_was_fitted_to(fused:
     verified = fused("verify")
     assert verified.code == 0
     assert "its SQNR was not measured again" in verified.err
+
+
+def test_what_it_was_measured_on_is_found_again_in_idx_files(fused: Cli) -> None:
+    """They hold two splits: one is trained on, the other judges."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "t10k"):
+        pixels = rng.integers(0, 256, (40, 28, 28), np.uint8).tobytes()
+        labels = (np.arange(40) % 5).astype(np.uint8).tobytes()
+        images = struct.pack(">4i", 2051, 40, 28, 28) + pixels
+        Path(f"{split}-images-idx3-ubyte").write_bytes(images)
+        Path(f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 40) + labels)
+    how = PRESETS["fashion-mnist-32"]
+    train, test = (open_images(Path(), how, split=split) for split in ("train", "test"))
+    calibration = pick_training_images(train, test, 16, 0)
+    export(prepare_qat(FOLDER.fused, calibration, DISTILLED, 0, lambda _what, _share: None))
+    verified = fused("verify")
+    assert verified.code == 0, verified.err
+    assert "not measured again" not in verified.err
 
 
 def test_the_checkpoint_of_a_run_is_no_networks(fused: Cli) -> None:
