@@ -46,13 +46,25 @@ def read_last(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file: there is no run to go on with; leave out --resume.")
+    content = read_saved(path)
+    if not isinstance(content.get("settings"), dict):
+        raise damaged(path)
+    return content
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of a run, not checked any further.
+
+    Raises:
+        UserError: missing or damaged.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise read_error(path, error) from error
     except Exception as error:  # a damaged file makes torch's reader stumble in many ways
         raise damaged(path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+    if not isinstance(content, dict):
         raise damaged(path)
     return content
 
