@@ -118,7 +118,7 @@ def finish(
     saved = read_saved(path)
     network = run.network.cpu()
     try:
-        network.load_state_dict(saved.get(f"{STATE_KEY}_ema", saved.get(STATE_KEY)))
+        network.load_state_dict(saved.get(f"{STATE_KEY}_ema", saved.get(STATE_KEY, {})))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise damaged(path) from error
     training = {
