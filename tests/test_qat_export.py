@@ -270,15 +270,33 @@ def test_a_read_out_that_is_not_what_was_trained(
 
 
 def test_a_model_that_holds_other_integers(fused: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train_qat.insert_qdq
+    whole = train_qat.to_int8
 
-    def wrong(model: onnx.ModelProto, layers: Any, float_type: Any) -> onnx.ModelProto:
-        first, *others = layers
-        return whole(model, [replace(first, weight=-first.weight), *others], float_type)
+    def wrong(source: Path, network: QuantizedNetwork, options: Any) -> onnx.ModelProto:
+        first, *others = network.layers
+        layers = [replace(first, weight=-first.weight), *others]
+        return whole(source, replace(network, layers=layers), options)
 
     run = prepare()
-    monkeypatch.setattr(train_qat, "insert_qdq", wrong)
+    monkeypatch.setattr(train_qat, "to_int8", wrong)
     with pytest.raises(CheckFailed, match=r"integers and scales of stage0\.rbr_reparam/Conv"):
+        export(run)
+    assert nothing_written()
+
+
+def test_a_number_that_fp16_does_not_hold(fused: Cli) -> None:
+    state = training_state(tiny_spec(se_ratio=4))
+    state["linear.weight"][0, 0] = 1e5
+    torch.save(state, "large.pth")
+    assert fused("fuse", "large.pth").code == 0
+    refused = fused("quantize", "--calib", "train.npz", "--samples", 16)
+    assert refused.code == 1
+    words = "Error: engines/large/fused.safetensors: linear.weight reaches 1e+05, beyond float16's"
+    assert words in refused.err and "--float fp32" in refused.err
+    run = prepare()
+    with torch.no_grad():
+        run.network.linear.weight[0, 0] = 1e5
+    with pytest.raises(UserError, match=r"ckpt/fused\.safetensors: linear\.weight reaches"):
         export(run)
     assert nothing_written()
 
