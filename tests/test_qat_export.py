@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from repvgg_deploy.data.image_set import open_images
+from repvgg_deploy.data.preprocessing import PRESETS
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.quantize.fake import fake_quantized, read_int8
 from repvgg_deploy.quantize.integers import follow, run_with_integers
@@ -183,6 +185,24 @@ def test_without_a_validation_set_it_is_measured_on_what_it_was_fitted_to(fused:
     assert "its SQNR was not measured again" in verified.err
 
 
+def test_what_it_was_measured_on_is_found_again_in_idx_files(fused: Cli) -> None:
+    """They hold two splits: one is trained on, the other judges."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "t10k"):
+        pixels = rng.integers(0, 256, (40, 28, 28), np.uint8).tobytes()
+        labels = (np.arange(40) % 5).astype(np.uint8).tobytes()
+        images = struct.pack(">4i", 2051, 40, 28, 28) + pixels
+        Path(f"{split}-images-idx3-ubyte").write_bytes(images)
+        Path(f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 40) + labels)
+    how = PRESETS["fashion-mnist-32"]
+    train, test = (open_images(Path(), how, split=split) for split in ("train", "test"))
+    calibration = pick_training_images(train, test, 16, 0)
+    export(prepare_qat(FOLDER.fused, calibration, DISTILLED, 0, lambda _what, _share: None))
+    verified = fused("verify")
+    assert verified.code == 0, verified.err
+    assert "not measured again" not in verified.err
+
+
 def test_the_checkpoint_of_a_run_is_no_networks(fused: Cli) -> None:
     torch.save({STATE_KEY: prepare().network.state_dict(), "step": 3, "epoch": 1}, "last.pth")
     result = fused("fuse", "last.pth")
@@ -250,15 +270,33 @@ def test_a_read_out_that_is_not_what_was_trained(
 
 
 def test_a_model_that_holds_other_integers(fused: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train_qat.insert_qdq
+    whole = train_qat.to_int8
 
-    def wrong(model: onnx.ModelProto, layers: Any, float_type: Any) -> onnx.ModelProto:
-        first, *others = layers
-        return whole(model, [replace(first, weight=-first.weight), *others], float_type)
+    def wrong(source: Path, network: QuantizedNetwork, options: Any) -> onnx.ModelProto:
+        first, *others = network.layers
+        layers = [replace(first, weight=-first.weight), *others]
+        return whole(source, replace(network, layers=layers), options)
 
     run = prepare()
-    monkeypatch.setattr(train_qat, "insert_qdq", wrong)
+    monkeypatch.setattr(train_qat, "to_int8", wrong)
     with pytest.raises(CheckFailed, match=r"integers and scales of stage0\.rbr_reparam/Conv"):
+        export(run)
+    assert nothing_written()
+
+
+def test_a_number_that_fp16_does_not_hold(fused: Cli) -> None:
+    state = training_state(tiny_spec(se_ratio=4))
+    state["linear.weight"][0, 0] = 1e5
+    torch.save(state, "large.pth")
+    assert fused("fuse", "large.pth").code == 0
+    refused = fused("quantize", "--calib", "train.npz", "--samples", 16)
+    assert refused.code == 1
+    words = "Error: engines/large/fused.safetensors: linear.weight reaches 1e+05, beyond float16's"
+    assert words in refused.err and "--float fp32" in refused.err
+    run = prepare()
+    with torch.no_grad():
+        run.network.linear.weight[0, 0] = 1e5
+    with pytest.raises(UserError, match=r"ckpt/fused\.safetensors: linear\.weight reaches"):
         export(run)
     assert nothing_written()
 

@@ -113,7 +113,7 @@ def test_a_resumed_run_is_the_same_run(train: Train) -> None:
     assert read_training(Path("runs/a/train.json")).stopped == ""
 
 
-def _interrupted(train: Train, *arguments: object) -> Outcome:
+def _interrupted(train: Train, *arguments: object, start: tuple[object, ...] = SLIM) -> Outcome:
     from repvgg_deploy.cli.train_progress import TrainingDisplay
 
     def interrupt(display: TrainingDisplay, epoch: object) -> None:
@@ -121,7 +121,7 @@ def _interrupted(train: Train, *arguments: object) -> Outcome:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingDisplay, "epoch", interrupt)
-        return train(*arguments)
+        return train(*arguments, start=start)
 
 
 def test_a_run_is_not_written_over(train: Train) -> None:
@@ -203,6 +203,70 @@ def test_training_for_int8(cli: Cli, train: Train) -> None:
     assert again.code == 0, again.err
     refused = cli("fuse", "runs/b/last.pth")
     assert refused.code == 1
+
+
+INT8 = ("--qat", "--init", "runs/a/best.pth", "--lr", "1e-5")
+
+
+def test_int8_resumed_is_the_same_model(train: Train) -> None:
+    """Settings that would change it are refused, those of calibration too."""
+    assert train("--out", "runs/a").code == 0
+    asked = ("--samples", 16, "--epochs", 2, "--reinsert-bn", "--scales", "learned")
+    assert train(*asked, "--out", "runs/whole", start=INT8).code == 0
+    stopped = _interrupted(train, *asked, "--out", "runs/b", start=INT8)
+    assert stopped.code == 1, stopped.err
+    assert not Path("engines/b/int8.onnx").exists()
+    other = ("--samples", 8, *asked[2:], "--out", "runs/b", "--resume")
+    assert "qat.samples 16 (now 8)" in train(*other, start=INT8).err
+    other = (*asked, "--start", "quick", "--out", "runs/b", "--resume")
+    assert "qat.start thorough (now quick)" in train(*other, start=INT8).err
+    again = train(*asked, "--out", "runs/b", "--resume", start=INT8)
+    assert again.code == 0, again.err
+    whole, resumed = (Path(f"engines/{name}/int8.onnx") for name in ("whole", "b"))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["missing", "another kind", "cut off"])
+def test_int8_of_a_best_checkpoint_that_is_damaged(train: Train, damage: str) -> None:
+    assert train("--out", "runs/a").code == 0
+    asked = ("--samples", 16, "--start", "quick", "--out", "runs/b")
+    assert train(*asked, start=INT8).code == 0
+    before = Path("engines/b/int8.onnx").read_bytes()
+    best = Path("runs/b/best.pth")
+    content = best.read_bytes()
+    best.unlink()
+    if damage != "missing":
+        float_run = Path("runs/a/best.pth").read_bytes()
+        best.write_bytes(content[:1000] if damage == "cut off" else float_run)
+    again = train(*asked, "--resume", start=INT8)
+    assert again.code == 1
+    assert "runs/b/best.pth" in again.err.splitlines()[-1]
+    assert "Traceback" not in again.err
+    assert Path("engines/b/int8.onnx").read_bytes() == before
+
+
+def test_int8_of_weights_that_were_read_in_another_way(cli: Cli, train: Train) -> None:
+    """The folder's fused weights are the moving average, and the weights themselves are asked."""
+    assert train("--out", "runs/a", "--ema", "0.5").code == 0
+    assert cli("fuse", "runs/a/last.pth", "--name", "b").code == 0
+    asked = ("--samples", 16, "--start", "quick", "--out", "runs/b")
+    start = ("--qat", "--init", "runs/a/last.pth", "--lr", "1e-5", "--distill")
+    refused = train(*asked, "--no-init-ema", start=start)
+    assert refused.code == 1
+    assert "fused.safetensors: was read from runs/a/last.pth with another" in refused.err
+    assert train(*asked, "--init-ema", start=start).code == 0
+
+
+def test_int8_over_another_networks_model_is_refused_before_training(
+    cli: Cli, train: Train
+) -> None:
+    assert train("--out", "runs/a").code == 0
+    assert cli("fuse", "runs/a/best.pth", "--name", "b").code == 0
+    Path("engines/b/int8.onnx").write_bytes(b"somebody else's")
+    refused = train("--samples", 16, "--out", "runs/b", start=INT8)
+    assert refused.code == 1
+    assert "engines/b/int8.onnx: stands there" in refused.err
+    assert not Path("runs/b").exists()
 
 
 # What can be wrong

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from repvgg_deploy.errors import UserError
+from repvgg_deploy.files import sha256_file
 from repvgg_deploy.report.html.page import html, markdown
-from repvgg_deploy.sidecar import write_json
+from repvgg_deploy.sidecar import sidecar_path, write_json
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.record import Report
 from repvgg_deploy.train.read import read_training
@@ -157,3 +160,70 @@ def test_a_record_of_another_checkpoint(cli: Cli, record: Path, checkpoint: Path
     assert "is no training record" in absent(collect(FOLDER))
     torch.save({}, checkpoint)
     assert "cannot be looked at" in absent(collect(FOLDER))
+
+
+# -- the run that an int8 model is of
+
+
+@pytest.fixture
+def int8(cli: Cli, record: Path, checkpoint: Path, tmp_path: Path) -> Path:
+    """The record of a run whose best.pth the sidecar of a model's int8.onnx names; the model is
+    quantize's, but for what its sidecar says of that."""
+    np.savez("x.npz", x=np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32))
+    assert cli("fuse", checkpoint).code == 0
+    assert cli("quantize", "--calib", "x.npz", "--method", "minmax").code == 0
+    best = tmp_path / "int8 run" / "best.pth"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    sidecar = sidecar_path(FOLDER.onnx("int8"))
+    data = json.loads(sidecar.read_text())
+    method = {"effort": "qat", "checkpoint": str(best), "sha256": sha256_file(best)}
+    write_json(sidecar, {**data, "method": {**data["method"], **method}})
+    path = best.with_name("train.json")
+    epochs = [epoch(number, val_top1=70.0 + number, ema_top1=None) for number in (1, 2, 3)]
+    write_json(path, training_record(best, kind="qat", qat={"distill": True}, epochs=epochs))
+    return path
+
+
+def test_the_report_shows_the_run_of_an_int8_model(int8: Path, checkpoint: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    report = collect(FOLDER)
+    assert report.training is not None
+    assert report.training.record == training_record(checkpoint)
+    assert report.int8_training is not None
+    assert report.int8_training.record == read_training(int8)
+    page, text = section(html(report, "r.json")), markdown(report, "r.json")
+    assert page.count("<svg") == 4
+    ids = re.findall(r'id="([^"]*)"', html(report, "r.json"))
+    assert len(ids) == len(set(ids))
+    below = page[page.index("For int8") :]
+    for words in ("training for int8 that", "73.00", "epoch 3 of 3", "squared error"):
+        assert words in below
+        assert words not in page[: page.index("For int8")]
+    assert "### For int8" in text
+
+
+def test_an_int8_model_whose_run_is_not_known(int8: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+
+    def reason() -> str:
+        report = collect(FOLDER)
+        assert report.int8_training is None
+        (found,) = (one for one in report.absent if one.section == "training for int8")
+        assert found.command.startswith("repvgg-deploy train --qat ")
+        assert found.reason in section(html(report, "r.json")).replace("&#39;", "'")
+        return found.reason
+
+    edit(int8, lambda data: data.update(checkpoints={"best.pth": "0" * 64}))
+    assert "is of other checkpoints" in reason()
+    int8.unlink()
+    assert "no train.json lies beside best.pth" in reason()
+    edit(
+        sidecar_path(FOLDER.onnx("int8")),
+        lambda data: data["method"].update(checkpoint=None),
+    )
+    assert "does not say which checkpoint" in reason()
+    edit(sidecar_path(FOLDER.onnx("int8")), lambda data: data["method"].update(effort="minmax"))
+    report = collect(FOLDER)
+    assert report.int8_training is None
+    assert "training for int8" not in {one.section for one in report.absent}

@@ -86,6 +86,7 @@ def train_int8(asked: Asked, options: QatOptions) -> RunFolder:
 
 def _settings(options: QatOptions) -> QatSettings:
     return QatSettings(
+        start=options.start,
         float_type=options.float_type,
         stem=not options.no_stem,
         linear=options.linear,

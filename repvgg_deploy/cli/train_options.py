@@ -14,6 +14,7 @@ from ..train.qat.settings import QatSettings
 from . import options
 from .data_options import PREPROCESSING
 from .groups import Numbers, gather
+from .quantize_parts import METHODS
 from .train_data_options import AUGMENT, DATA, AugmentOptions, DataOptions
 from .train_recipe_options import RECIPE, RecipeOptions
 
@@ -102,6 +103,7 @@ RUN = {
 
 @dataclass(frozen=True)
 class QatOptions:
+    start: str
     distill: bool
     scales: Literal["fixed", "learned"]
     reinsert_bn: bool
@@ -114,6 +116,13 @@ class QatOptions:
 
 
 QAT = {
+    "start": click.option(
+        "--start",
+        type=click.Choice(METHODS),
+        default=QatSettings.start,
+        show_default=True,
+        help="The --method of quantize that training starts from.",
+    ),
     "distill": click.option(
         "--distill",
         is_flag=True,

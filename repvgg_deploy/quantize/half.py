@@ -59,7 +59,7 @@ def _halve(tensor: TensorProto, name: str) -> None:
     if peak > FP16_MAX and np.isfinite(peak):  # an infinite bound of a Clip or Pad stays one
         raise UserError(
             f"{name} reaches {peak:.3g}, beyond float16's largest number {FP16_MAX:g}; use fp32 "
-            "for what is not quantized."
+            "for what is not quantized (--float fp32)."
         )
     with np.errstate(over="ignore"):
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))

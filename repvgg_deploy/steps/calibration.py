@@ -102,7 +102,7 @@ def _by_draw(record: dict[str, Any], which: str) -> Iterator[ImageSet]:
 
 def _by_numbers(record: dict[str, Any], which: str) -> Iterator[ImageSet]:
     numbers = np.array(record[f"{which}numbers"], np.int64)
-    for split in (None, "train", "val", "test"):
+    for split in (None, "train", "test"):
         images = _open(record, record[f"{which}path"], split)
         if images is not None and (len(numbers) == 0 or numbers.max() < len(images)):
             labels = None if images.labels is None else images.labels[numbers]

@@ -69,11 +69,11 @@ def quantize_model(
             network,
             calibration,
             options,
-            lambda reduced: measure(model, _to_int8(reduced, options), calibration),
+            lambda reduced: measure(model, to_int8(source, reduced, options), calibration),
             progress,
         )
     progress("measuring", 0.0)
-    quantized = _to_int8(network, options)
+    quantized = to_int8(source, network, options)
     measured = fallback.reached if fallback else measure(model, quantized, calibration)
     quality = measured.quality
     if not options.bounded and not quality.sqnr_db >= LEAST_SQNR_DB:
@@ -87,8 +87,16 @@ def quantize_model(
     return QuantizeResult(path, artifact, network, quality, fallback, equalized, unchecked)
 
 
-def _to_int8(network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:
-    return insert_qdq(network.model, network.layers, options.float_type)
+def to_int8(source: Path, network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:
+    """The model with Q/DQ nodes.
+
+    Raises:
+        UserError: names the file; a number that fp16 does not hold.
+    """
+    try:
+        return insert_qdq(network.model, network.layers, options.float_type)
+    except UserError as error:  # it knows the graph, not the file
+        raise type(error)(f"{source}: {error}") from error
 
 
 def post_training(

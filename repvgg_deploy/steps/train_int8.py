@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
 from ..data.training import TrainingSet
+from ..errors import UserError
 from ..files import sha256_file
 from ..train.loop import Finished
 from ..train.objective import Supervised
@@ -12,6 +13,7 @@ from ..train.optimizer import parameter_groups
 from ..train.processes import Processes
 from ..train.qat.distill import Distillation
 from ..train.qat.settings import STATE_KEY, QatSettings
+from ..train.resume import damaged, read_saved
 from ..train.task import Task
 from ..workspace import ModelFolder, Workspace
 from .calibration import pick_training_images
@@ -20,6 +22,7 @@ from .quantize import QuantizeResult
 from .train import Setup, record_of, training_batches, validation_batches
 from .train_network import Start
 from .train_qat import Progress, QatRun, export_qat, prepare_qat
+from .weights import WeightsFile
 
 
 def fused_folder(
@@ -29,17 +32,21 @@ def fused_folder(
     there already.
 
     Raises:
-        UserError: the folder holds another model, or the checkpoint cannot be fused.
+        UserError: the folder holds another model, fused weights that were read from the checkpoint
+            in another way or the int8 model of another network, or the checkpoint cannot be fused.
         CheckFailed: the fused weights are not the network that they were made from.
     """
     weights = start.weights
     if weights.path.resolve() == ModelFolder(workspace.root / name).fused.resolve():
-        return workspace.model(name)
+        folder = workspace.model(name)
+        folder.claim_int8(folder.fused)
+        return folder
     folder = workspace.claim(name, weights.checkpoint.sha256)
+    folder.claim_int8(folder.fused)  # now, not after hours of training
 
     def fuse() -> None:
-        if folder.fused.exists():  # made from these weights, which claim has seen to
-            folder.read_fused()
+        if folder.fused.exists():  # made from this checkpoint, which claim has seen to
+            _check_reading(folder, weights)
             workspace.set_current(folder)
             return
         fuse_checkpoint(
@@ -48,6 +55,20 @@ def fused_folder(
 
     processes.first_only(fuse)
     return folder
+
+
+def _check_reading(folder: ModelFolder, weights: WeightsFile) -> None:
+    """UserError where the fused weights were read from the checkpoint in another way."""
+    if _effect(folder.read_fused().reading) != _effect(weights.reading.to_dict()):
+        raise UserError(
+            f"{folder.fused}: was read from {weights.path} with another --eps, --family or choice "
+            "of its moving average; give --init that file to train it, or another --name."
+        )
+
+
+def _effect(reading: dict[str, Any]) -> dict[str, Any]:
+    """``ema`` None takes the moving average where there is one, as True does."""
+    return {**reading, "ema": reading.get("ema") is not False}
 
 
 def calibrated(
@@ -72,13 +93,14 @@ def int8_task(setup: Setup, run: QatRun, processes: Processes) -> Task:
     """
     network, recipe = run.network, setup.recipe
     validation = validation_batches(setup, processes)
+    calibration = {"samples": len(run.calibration.fit)}
     return Task(
         network=network,
         objective=Distillation(run.teacher) if run.settings.distill else Supervised(recipe),
         groups=parameter_groups(network, recipe.weight_decay),
         batches=training_batches(setup, processes),
         validation=None if validation is None else lambda: validation,
-        record=record_of(setup, processes, "qat", run.settings.to_dict()),
+        record=record_of(setup, processes, "qat", {**run.settings.to_dict(), **calibration}),
         state_key=STATE_KEY,
     )
 
@@ -89,15 +111,16 @@ def finish(
     """Write the int8 model of the best checkpoint, or of the last where none was validated.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the checkpoint is missing or damaged, or the model cannot be written.
         CheckFailed: what would be written is not what was trained, or has lost its answers.
     """
     path = done.best_path or done.last
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get(f"{STATE_KEY}_ema", content[STATE_KEY])
+    saved = read_saved(path)
     network = run.network.cpu()
-    network.load_state_dict(state)
-    network.eval()
+    try:
+        network.load_state_dict(saved.get(f"{STATE_KEY}_ema", saved.get(STATE_KEY, {})))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise damaged(path) from error
     training = {
         "command": setup.command,
         "checkpoint": str(path.resolve()),

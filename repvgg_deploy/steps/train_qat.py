@@ -20,7 +20,6 @@ from ..equivalence.compare import Comparison
 from ..errors import UserError
 from ..files import is_onnx
 from ..models.network import RepVGG
-from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
 from ..train.qat.network import insert_norms, trainable, trained
@@ -28,7 +27,7 @@ from ..train.qat.settings import QatSettings
 from ..workspace import ModelFolder
 from .calibration import Calibration
 from .qat_proof import check_finite, check_quality, prove_trained
-from .quantize import QuantizeResult, post_training
+from .quantize import QuantizeResult, post_training, to_int8
 from .quantize_options import TRAINED, QuantizeOptions
 from .quantize_proof import measure, prove_equalization
 from .quantize_record import Outcome
@@ -98,7 +97,7 @@ def prepare_qat(
             insert_norms(network, images.batches)
         some = np.array(images.stored[:_PROOF_IMAGES])
     progress("measuring", 0.0)
-    quantized = insert_qdq(start.model, start.layers, settings.float_type)
+    quantized = to_int8(source, start, options)
     before = measure(model, quantized, calibration).quality
     return QatRun(
         source, model, network, teacher, start, before, equalized, some, calibration, settings, seed
@@ -122,7 +121,7 @@ def export_qat(
     check_finite(run.source, run.network)
     run.network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     network = trained(run.network, run.start)
-    quantized = insert_qdq(network.model, network.layers, run.settings.float_type)
+    quantized = to_int8(run.source, network, run.options)
     prove_trained(run.source, run.network, network, quantized, run.images)
     measured = measure(run.model, quantized, run.calibration)
     check_quality(run.source, measured.quality, distilled=run.settings.distill)

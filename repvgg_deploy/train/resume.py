@@ -39,10 +39,26 @@ def settings(record: TrainRecord, recipe: Recipe) -> dict[str, Any]:
 
 
 def read_last(path: Path) -> dict[str, Any]:
-    """The content of last.pth, not checked any further.
+    """The content of last.pth, not checked any further than that its settings are plain values.
 
     Raises:
         UserError: it cannot be read, is damaged, or no checkpoint of a run.
+    """
+    content = read_saved(path)
+    if not isinstance(content.get("settings"), dict):
+        raise damaged(path)
+    try:
+        json.dumps(content["settings"])  # tensors, say, compare as no values do
+    except (TypeError, ValueError, RecursionError) as error:
+        raise damaged(path) from error
+    return content
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of a run, not checked any further.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,16 +66,8 @@ def read_last(path: Path) -> dict[str, Any]:
         raise read_error(path, error) from error
     except Exception as error:  # a damaged file makes torch's reader stumble in many ways
         raise damaged(path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+    if not isinstance(content, dict):
         raise damaged(path)
-    try:
-        json.dumps(content["settings"])
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # tensors, say, compare as no values do
-        raise damaged(path) from error
     return content
 
 

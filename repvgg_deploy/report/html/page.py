@@ -12,7 +12,7 @@ from ..text import shown
 from .pictures import pictures
 from .summary import summarize
 from .tables import basename, by_contest, flat, operator_names, tradeoff, tree, worst
-from .training import best_epoch, training_facts
+from .training import runs
 from .values import FORMATS
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ def _render(
     environment: Environment, name: str, report: Report, json_name: str, **more: Any
 ) -> str:
     speed, evaluation = report.speed, report.evaluation
-    run = None if report.training is None else report.training.record
     return environment.get_template(name).render(
         report=report,
         json_name=json_name,
@@ -87,8 +86,7 @@ def _render(
         doubts={} if speed is None else by_contest(speed.doubts),
         changed=[one.file for one in evaluation.networks if one.changed] if evaluation else [],
         operator_names=operator_names(report),
-        training=[] if run is None else list(training_facts(run)),
-        best=None if run is None else best_epoch(run),
+        runs=runs(report),
         environment=[] if speed is None else list(flat(speed.environment)),
         settings=[] if speed is None else list(flat(speed.settings, "not given")),
         **more,

@@ -1,8 +1,9 @@
-"""The training run of a report: its learning curves, and its settings in words."""
+"""The training runs of a report: their learning curves, and their settings in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...train.progress import Progress
@@ -12,13 +13,41 @@ from .tables import flat
 from .values import integer
 
 if TYPE_CHECKING:
-    from ...steps.lineage.record import Report
+    from ...steps.lineage.record import Report, Training
     from ...train.record import Epoch, TrainRecord
 
 
+@dataclass(frozen=True)
+class Run:
+    """A training run as it is shown; ``name`` tells its plots and its table from another's."""
+
+    name: str
+    heading: str
+    made: Training
+    facts: list[tuple[str, str]]
+    best: Epoch | None
+
+
+def runs(report: Report) -> list[Run]:
+    """Of the checkpoint, then of the int8 model; those that are known."""
+    found = (("", "", report.training), ("int8-", "For int8", report.int8_training))
+    return [
+        Run(name, heading, made, list(training_facts(made.record)), best_epoch(made.record))
+        for name, heading, made in found
+        if made is not None
+    ]
+
+
 def learning_curves(report: Report) -> dict[str, str]:
-    """SVG by name; empty where there is nothing to show."""
-    epochs: list[Epoch] = [] if report.training is None else report.training.record.epochs
+    """SVG by name, each with the run's own before it; empty where there is nothing to show."""
+    return {
+        f"{run.name}{name}": svg
+        for run in runs(report)
+        for name, svg in _curves(run.name, run.made.record.epochs).items()
+    }
+
+
+def _curves(run: str, epochs: list[Epoch]) -> dict[str, str]:
     numbers = [one.epoch for one in epochs]
     loss = [
         Curve("training", [one.loss for one in epochs]),
@@ -30,8 +59,8 @@ def learning_curves(report: Report) -> dict[str, str]:
         Curve("moving average", [one.ema_top1 for one in epochs]),
     ]
     return {
-        "loss": curves("loss", numbers, loss, "loss"),
-        "top1": curves("top1", numbers, top1, "top-1, %"),
+        "loss": curves(f"{run}loss", numbers, loss, "loss"),
+        "top1": curves(f"{run}top1", numbers, top1, "top-1, %"),
     }
 
 

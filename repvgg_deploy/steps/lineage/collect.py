@@ -20,7 +20,7 @@ from .parts import Ranges
 from .proofs import read_proofs
 from .record import Absent, Evaluation, Report
 from .speed import read_speed
-from .training import find_training
+from .training import find_int8_training, find_training
 from .weights import Pair, read_pair, weight_ranges
 
 
@@ -37,9 +37,9 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         kept_evaluation(folder, files) if evaluation is None else read_evaluation(evaluation, files)
     )
     measured = read_speed(folder.bench, files)
-    trained = find_training(files)
+    trained, int8 = find_training(files), find_int8_training(files)
     absent = _absent(folder, files)
-    absent += [one for one in (trained, measured, found) if isinstance(one, Absent)]
+    absent += [one for one in (trained, int8, measured, found) if isinstance(one, Absent)]
     training = None if isinstance(trained, Absent) else trained
     speed = None if isinstance(measured, Absent) else measured
     evaluated = None if isinstance(found, Absent) else found
@@ -60,6 +60,7 @@ def collect(folder: ModelFolder, evaluation: Path | None = None) -> Report:
         ranges=_ranges(files, pair),
         operators=count_operators(files, pair.train, pair.fused),
         training=training,
+        int8_training=None if isinstance(int8, Absent) else int8,
         speed=speed,
         evaluation=evaluated,
         commands=commands(folder, files, training, speed, evaluated),

@@ -126,7 +126,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Training:
-    """The run that made the checkpoint, as ``path`` beside it says; ``checkpoint`` is its name."""
+    """The run that made a checkpoint, as ``path`` beside it says; ``checkpoint`` is its name."""
 
     path: str
     sha256: str
@@ -156,7 +156,8 @@ class Absent:
 
 @dataclass(frozen=True)
 class Report:
-    """A model's whole lineage. A section that is None or empty stands in ``absent``."""
+    """A model's whole lineage. A section that is None or empty stands in ``absent``, but for
+    ``int8_training`` of a model that was not trained for int8."""
 
     model: str
     architecture: str
@@ -169,6 +170,7 @@ class Report:
     ranges: Ranges
     operators: list[Operators]
     training: Training | None
+    int8_training: Training | None
     speed: Speed | None
     evaluation: Evaluation | None
     commands: list[Command]

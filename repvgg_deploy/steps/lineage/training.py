@@ -1,18 +1,22 @@
-"""The training run that the checkpoint came from, where its record lies beside it."""
+"""The training runs that the checkpoint and the int8 model came from, where their records lie
+beside what they saved."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...artifacts import FusedArtifact
+from ...artifacts import FusedArtifact, QuantizedArtifact
 from ...errors import UserError
 from ...files import sha256_file
 from ...train.read import read_training
+from ..quantize_options import TRAINED
 from ..training_record import NAME
 from .files import Found
 from .record import Absent, Training
 
 COMMAND = "repvgg-deploy train --arch NAME --data IMAGES --epochs N"
+INT8 = "training for int8"
+INT8_COMMAND = "repvgg-deploy train --qat --init CHECKPOINT --data IMAGES --epochs N"
 
 
 def find_training(files: list[Found]) -> Training | Absent:
@@ -24,14 +28,30 @@ def find_training(files: list[Found]) -> Training | Absent:
     if root.origin is None:
         why = root.entry.detail or "is not here any more"
         return Absent("training", f"the checkpoint cannot be looked at: {why}", COMMAND)
-    path = root.origin.with_name(NAME)
+    return _beside("training", root.origin, fused.source.sha256, COMMAND)
+
+
+def find_int8_training(files: list[Found]) -> Training | Absent | None:
+    """By the hash of the checkpoint that the int8 model's sidecar names; None: there is no int8
+    model, or it was not trained."""
+    int8 = next((f.artifact for f in files if isinstance(f.artifact, QuantizedArtifact)), None)
+    if int8 is None or int8.method.get("effort") != TRAINED:
+        return None
+    checkpoint, sha256 = int8.method.get("checkpoint"), int8.method.get("sha256")
+    if not isinstance(checkpoint, str) or not isinstance(sha256, str):
+        return Absent(INT8, f"{int8.file} does not say which checkpoint it is of", INT8_COMMAND)
+    return _beside(INT8, Path(checkpoint), sha256, INT8_COMMAND)
+
+
+def _beside(section: str, checkpoint: Path, sha256: str, command: str) -> Training | Absent:
+    path = checkpoint.with_name(NAME)
     if not path.exists():
-        return Absent("training", f"no {NAME} lies beside {root.origin.name}", COMMAND)
+        return Absent(section, f"no {NAME} lies beside {checkpoint.name}", command)
     try:
-        record, sha256 = read_training(path), sha256_file(path)
+        record, own = read_training(path), sha256_file(path)
     except UserError as error:
-        return Absent("training", str(error).removesuffix("."), COMMAND)
-    if fused.source.sha256 not in record.checkpoints.values():
+        return Absent(section, str(error).removesuffix("."), command)
+    if sha256 not in record.checkpoints.values():
         why = f"{path} is of other checkpoints than this one, or of a later state of it"
-        return Absent("training", why, COMMAND)
-    return Training(str(path), sha256, Path(root.origin).name, record)
+        return Absent(section, why, command)
+    return Training(str(path), own, checkpoint.name, record)
