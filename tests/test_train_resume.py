@@ -62,6 +62,7 @@ def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Recipe]:
     """A run that nothing interrupted."""
+    torch.set_num_threads(1)  # as in every test: other threads, other sums
     folder, recipe = tmp_path_factory.mktemp("whole"), RECIPES[request.param]
     train(folder, recipe)
     return folder, recipe
