@@ -62,7 +62,7 @@ def test_the_page_is_as_wide_as_the_screen(page: Page, width: int) -> None:
     smallest = """Math.min(...[...document.querySelectorAll('svg text')].map(
         e => e.getBoundingClientRect().height))"""
     assert page.evaluate(smallest) >= 9
-    assert page.evaluate("[...document.querySelectorAll('figure svg')].length") == 7
+    assert page.evaluate("[...document.querySelectorAll('figure svg')].length") == 9
 
 
 @pytest.mark.parametrize("dark", [False, True])
