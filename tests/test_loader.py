@@ -196,8 +196,11 @@ def test_processes_validate_on_every_image_once(images: ImageSet, world: int) ->
 
 
 def test_workers_change_nothing(images: ImageSet) -> None:
+    """Nor what this process does when some child of it ends: it goes on after training."""
     one, two = batches(images, EVERYTHING), batches(images, EVERYTHING, workers=2)
+    before = signal.getsignal(signal.SIGCHLD)
     assert same(two.epoch(0), one.epoch(0))
+    assert signal.getsignal(signal.SIGCHLD) is before
     next(two.epoch(1))  # what is left of it is dropped
     assert same(two.epoch(2, 3), one.epoch(2, 3))
 

@@ -83,7 +83,7 @@ def test_triton_reads_what_was_meant(model: TritonModel, labelled: bool) -> None
 def test_triton_takes_it(model: TritonModel) -> None:
     """What Triton checks when it loads a model holds, for whatever check_batches lets pass."""
     if model.first.dynamic and model.max_batch < model.smallest:
-        with pytest.raises(Exception, match="runs no batch below|no batch to fill"):
+        with pytest.raises(Exception, match=r"runs no batch below|no batch to fill"):
             check_batches([model], model.scheduling)
         return
     config = parse(render(configuration(model, labelled=False)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class WorkerPool:
             UserError: an image that cannot be used, or a worker that ended.
         """
         self._keys.todo = keys
-        with self._naming_lost_workers(), _interrupts_held(), _any_number():
+        with self._naming_lost_workers(), _signals_kept(), _interrupts_held(), _any_number():
             decoded = iter(self._loader)  # waits for workers that have stayed
         while (batch := self._next(decoded)) is not None:
             if isinstance(batch, UserError):
@@ -117,6 +118,21 @@ def _any_number() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         yield
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """torch handles SIGCHLD from here on, for good; workers are the fork server's children, not
+    ours, so that its handler would only meet other children of this process."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None:  # one that Python did not set, and cannot
+            signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager
