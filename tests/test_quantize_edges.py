@@ -72,3 +72,8 @@ def test_equalization_is_proved_in_batches_of_the_models_own_size(batch: int) ->
     found = quantize(model, lambda: iter([IMAGES]), RECIPES["equalize"])
     proved = prove_equalization(Path("m.onnx"), model, found, IMAGES[:8])
     assert proved is not None and proved.passed
+
+
+def test_logits_that_overflow_have_an_sqnr_too() -> None:
+    """Without a warning of NumPy's beside the sentence that refuses the model."""
+    assert likeness(np.array([[np.inf, 2.0]]), np.array([[1.0, 2.0]])).sqnr_db == -np.inf

@@ -42,7 +42,9 @@ class LikenessTally:
         """Count a batch: what one network gives, by name, and what it should have given."""
         for name, values in truth.items():
             exact = values.astype(np.float64)
-            signal, error = float((exact**2).sum()), float(((found[name] - exact) ** 2).sum())
+            with np.errstate(invalid="ignore"):  # infinity less infinity, which decibel tells
+                error = float(((found[name] - exact) ** 2).sum())
+            signal = float((exact**2).sum())
             self._signal[name] = self._signal.get(name, 0.0) + signal
             self._error[name] = self._error.get(name, 0.0) + error
         first = next(iter(truth))
@@ -78,5 +80,7 @@ def likeness(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> Liken
 
 
 def decibel(signal: float, error: float) -> float:
-    """Of two sums of squares; infinite without an error."""
+    """Of two sums of squares; infinite without an error, -infinity with an infinite one."""
+    if error == float("inf"):
+        return -error
     return 10 * float(np.log10(max(signal, 1e-300) / error)) if error else float("inf")
