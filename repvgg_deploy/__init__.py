@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .equivalence.modules import ModuleProof, prove_modules
-    from .errors import UserError
+    from .errors import CheckFailed, RepvggDeployError, UserError
     from .reparam.family import BlockFamily, Branch, conv_bn, norm
     from .reparam.modules.fuse import FusedModule, LeftModule, ModuleFusion, fuse, fuse_modules
     from .serving.in_process import Engine
@@ -20,11 +20,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "BlockFamily": "reparam.family",
     "Branch": "reparam.family",
+    "CheckFailed": "errors",
     "Engine": "serving.in_process",
     "FusedModule": "reparam.modules.fuse",
     "LeftModule": "reparam.modules.fuse",
     "ModuleFusion": "reparam.modules.fuse",
     "ModuleProof": "equivalence.modules",
+    "RepvggDeployError": "errors",
     "UserError": "errors",
     "conv_bn": "reparam.family",
     "fuse": "reparam.modules.fuse",
@@ -36,11 +38,13 @@ _HOMES = {
 __all__ = [
     "BlockFamily",
     "Branch",
+    "CheckFailed",
     "Engine",
     "FusedModule",
     "LeftModule",
     "ModuleFusion",
     "ModuleProof",
+    "RepvggDeployError",
     "UserError",
     "conv_bn",
     "fuse",

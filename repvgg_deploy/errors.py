@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-class UserError(Exception):
-    """A user mistake or bad file: one sentence that names the cause and says what to do.
+class RepvggDeployError(Exception):
+    """The base of all errors of this package: one sentence that names the cause and the remedy.
 
     ``code`` are lines of code that the sentence ends in, for the user to run.
     """
@@ -19,7 +19,14 @@ class UserError(Exception):
         return f"{self.sentence}\n{self.code}" if self.code else self.sentence
 
 
-class CheckFailed(UserError):
-    """The step ran, but its result is not faithful."""
+class UserError(RepvggDeployError):
+    """A user mistake or a file that cannot be used: the step could not run."""
+
+
+class CheckFailed(RepvggDeployError):
+    """The step ran, but its result is not faithful.
+
+    Not a UserError, so that code which goes on without what cannot be used never goes on here.
+    """
 
     exit_code = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,12 @@ from repvgg_deploy.engine.flavour import Flavour
 from repvgg_deploy.engine.gpu import this_platform
 from repvgg_deploy.engine.precision import LayerTypes
 from repvgg_deploy.engine.request import BuildReport, BuildRequest
-from repvgg_deploy.errors import UserError
+from repvgg_deploy.errors import CheckFailed, RepvggDeployError, UserError
 
 from .conftest import Cli
 from .engine_files import GPU, Machine, fake_machine
 from .engines import plan
+from .fake_tensorrt import FakeNetwork
 from .test_engine_steps import classifier
 
 FOLDER = Path("engines/ckpt")
@@ -31,11 +32,12 @@ class Builder:
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.change = machine, lambda logits: logits
-        self.fails = ""
+        self.error: type[RepvggDeployError]
+        self.fails, self.error = "", UserError
 
     def __call__(self, request: BuildRequest, say: Callable[[str, str], None]) -> BuildReport:
         if self.fails:
-            raise UserError(self.fails)
+            raise self.error(self.fails)
         number = len(self.machine.tensorrt.engines)
         data = plan(version=(10, 13, 0, number))
         network = classifier(request.precision, change=self.change)
@@ -162,3 +164,30 @@ def test_targets_are_not_tensorrts(cli: Cli, builder: Builder) -> None:
     code, said = export(cli, "--target", "sm89")
     assert code == 1
     assert "--target is for TensorRT-RTX" in said
+
+
+def test_an_engine_of_another_precision_is_a_failed_check(cli: Cli, builder: Builder) -> None:
+    builder.fails, builder.error = "the finished engine is of fp32.", CheckFailed
+    code, said = export(cli)
+    assert code == 3
+    assert "Error: the finished engine is of fp32." in said
+    assert not ENGINE.exists()
+
+
+def test_an_engine_whose_output_has_another_shape(
+    cli: Cli, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it cannot be compared number by number is no reason to keep it."""
+
+    five_classes = classifier
+
+    def four_classes(precision: str, change: object) -> FakeNetwork:
+        network = five_classes(precision, change=lambda logits: logits[:, :4])
+        ((kind, _),) = network.outputs.values()
+        return replace(network, outputs={"logits": (kind, (-1, 4))})
+
+    monkeypatch.setattr("tests.test_engine_proof.classifier", four_classes)
+    code, said = export(cli)
+    assert code == 3, said
+    assert "outputs of different shapes" in said
+    assert not ENGINE.exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from repvgg_deploy.artifacts import EngineArtifact
-from repvgg_deploy.errors import UserError
+from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.sidecar import read_sidecar
 from repvgg_deploy.steps.bench import Outcome
@@ -265,6 +265,22 @@ def test_unfused_engines_that_cannot_be_built_are_noted(pipeline: Cli, machine: 
     (one,) = outcome.record.contests[0].measured
     assert one.label == ENGINE.name
     assert "unfused could not be built: memory ran out." in "\n".join(outcome.record.notes)
+
+
+def test_an_unfused_engine_that_fails_its_checks_is_no_note(
+    pipeline: Cli, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_like(onnx: Path, path: Path, artifact: EngineArtifact) -> None:
+        raise CheckFailed("its network is of fp32.")
+
+    monkeypatch.setattr("repvgg_deploy.steps.engine.build_like", build_like)
+    result = bench(pipeline, "--batch", "2", "--runtime", "tensorrt")
+    assert result.code == 3
+    last = result.err.splitlines()[-1]
+    assert last.startswith("Error: engines/ckpt/bench.json: ")
+    assert f"{ENGINE.name}: unfused: its network is of fp32" in last
+    (contest,) = json.loads(result.out)["contests"]  # the engine's own speed is kept
+    assert [one["label"] for one in contest["measured"]] == [ENGINE.name]
 
 
 def test_an_engine_is_built_again_for_the_noise_of_its_tactics(

@@ -12,7 +12,7 @@ from torch import Tensor
 from repvgg_deploy.equivalence.compare import UNIT_ROUNDOFF, compare, failure_lines, furthest
 from repvgg_deploy.equivalence.proof import Proof, prove_fusion
 from repvgg_deploy.equivalence.samples import probe_inputs
-from repvgg_deploy.errors import UserError
+from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.spec import ArchSpec
 from repvgg_deploy.reparam.find import find_blocks
@@ -102,7 +102,7 @@ def test_no_samples_is_an_error() -> None:
 
 
 def test_outputs_of_other_shapes_are_refused() -> None:
-    with pytest.raises(UserError, match="different shapes"):
+    with pytest.raises(CheckFailed, match="different shapes"):
         compare("x", np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 4)))
 
 

@@ -310,7 +310,7 @@ def test_logits_that_are_not_finite_are_counted(pipeline: Cli) -> None:
     state["linear.weight"] = torch.full_like(state["linear.weight"], 1e38)
     onnx.save(to_onnx(build(state, tiny_spec(), "train"), (32, 32)), "inf.onnx")
     result = pipeline("evaluate", "ckpt.pth", "inf.onnx", "--data", "data.npz", "--json")
-    assert result.code == 0, result.err
+    assert result.code == 3, result.err
     scores = network_of(json.loads(result.out), "inf.onnx")
     assert scores["not_finite"] > 0
     assert f"inf.onnx: gave NaN or infinity for {scores['not_finite']} image" in result.err

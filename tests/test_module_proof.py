@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repvgg_deploy import UserError, fuse, fuse_modules, prove_modules
+from repvgg_deploy import CheckFailed, UserError, fuse, fuse_modules, prove_modules
 
 from . import module_nets as nets
 from .module_nets import RepVGGBlock, trained
@@ -175,7 +175,7 @@ def test_what_cannot_be_proved_is_refused() -> None:
         prove_modules(model, fused, X[:0])
     with pytest.raises(UserError, match="different structure"):
         prove_modules(trained(Many()), trained(RepVGGBlock(3, 4)), X)
-    with pytest.raises(UserError, match="different shapes"):
+    with pytest.raises(CheckFailed, match="different shapes"):
         prove_modules(trained(RepVGGBlock(3, 6)), trained(RepVGGBlock(3, 4)), X)
     with pytest.raises(UserError, match="float32 first"):
         prove_modules(nn.Linear(2, 2).eval().to(torch.float8_e4m3fn), nn.Linear(2, 2).eval(), X)

@@ -21,6 +21,7 @@ from repvgg_deploy.train.record import TrainRecord
 
 from .conftest import Cli, Outcome
 from .helpers import training_state
+from .test_failed_checks import damaging_fusion
 
 pytest.importorskip("lightning_fabric", reason="needs the extra train")
 
@@ -426,3 +427,14 @@ def test_help_is_in_sections(cli: Cli) -> None:
     assert places == sorted(places)
     assert places[0] < help_text.index("--arch NAME") < places[1] < help_text.index("--data PATH")
     assert help_text.count("--epochs INTEGER") == 1
+
+
+def test_int8_of_weights_whose_fusion_fails_its_check(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("--out", "runs/a").code == 0
+    damaging_fusion(monkeypatch)
+    result = train("--samples", 16, "--out", "runs/b", start=INT8)
+    assert result.code == 3, result.err
+    assert "the fused network is not the training network" in result.err
+    assert not list(Path("engines").rglob("*.safetensors"))

@@ -113,7 +113,7 @@ def output_the_feature_map(graph: onnx.GraphProto) -> None:
         (["ckpt.pth", golden("official_plain")], 1, "another architecture"),
         (
             ["ckpt.pth", "seven.onnx"],
-            1,
+            3,
             "Error: seven.onnx: end to end: outputs of different shapes",
         ),
         (["ckpt.pth", "two-inputs.onnx"], 1, "one float image input"),

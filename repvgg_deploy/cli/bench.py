@@ -192,6 +192,7 @@ def command(
     if outcome.interrupted:
         sys.exit(_INTERRUPTED)
     if outcome.differing:
-        raise CheckFailed(f"{outcome.path}: results differ: {'; '.join(outcome.differing)}.")
+        found = "; ".join(outcome.differing).removesuffix(".")
+        raise CheckFailed(f"{outcome.path}: results differ: {found}.")
     if outcome.missed:
         raise UserError(" ".join(outcome.missed))

@@ -84,7 +84,8 @@ def command(
     far the logits are from the reference's (SQNR); of the current model that is left in
     engines/<model>/evaluation.json, for report. Without --preprocess and its like, images are
     preprocessed as those that an int8 model among them was calibrated with, or else as those that
-    the network was trained with, where train.json lies beside its checkpoint.
+    the network was trained with, where train.json lies beside its checkpoint. Exit code 3 where a
+    network gives NaN or infinity.
     """
     _refuse_what_has_no_effect(files)
     with spinner("loading") as elapsed, uninterrupted():
@@ -117,6 +118,7 @@ def command(
         made(keep_evaluation(result, folder), elapsed, count)
     if as_json:
         print_json(result.to_dict())
+    _require_finite(result)
 
 
 def _refuse_what_has_no_effect(files: tuple[Path, ...]) -> None:
@@ -124,6 +126,16 @@ def _refuse_what_has_no_effect(files: tuple[Path, ...]) -> None:
         refuse_options(("model", "engines"), "ARTIFACT is named")
     else:
         refuse_options(("eps", "family", "ema"), "the model's checkpoint is read as fuse read it")
+
+
+def _require_finite(result: Evaluation) -> None:
+    """CheckFailed where a network answered an image with something that is no number."""
+    from ..errors import CheckFailed
+
+    failed = [network for network in result.networks if network.scores.not_finite]
+    if failed:
+        names = ", ".join(str(network.path) for network in failed)
+        raise CheckFailed(f"{names}: gave NaN or infinity for images of {result.data}.")
 
 
 def _require_labels(images: ImageSet) -> None:

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import RepvggDeployError
 from ..report.text import one_line
 from .console import say
 
@@ -92,7 +92,7 @@ def main() -> None:
         click.echo(f"Error: the system refused: {error}.", err=True)
         _give_up_stdout()
         sys.exit(1)
-    except UserError as error:
+    except RepvggDeployError as error:
         say(one_line(f"Error: {error.sentence}"))
         if error.code:
             say(error.code)

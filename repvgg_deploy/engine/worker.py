@@ -13,7 +13,7 @@ import sys
 import threading
 from dataclasses import asdict
 
-from ..errors import UserError
+from ..errors import RepvggDeployError
 from .build import build
 from .request import BuildRequest
 
@@ -32,7 +32,7 @@ def main() -> None:
 
     try:
         report = build(request, lambda severity, message: answer(says=[severity, message]))
-    except UserError as error:
+    except RepvggDeployError as error:
         answer(error=str(error), exit_code=error.exit_code)
     except OSError as error:
         answer(errno=error.errno, error=error.strerror or str(error))

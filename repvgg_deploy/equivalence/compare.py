@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 
 #: The candidate may be this many times as far from the truth as the reference is itself.
 RATIO_LIMIT = 8.0
@@ -76,14 +76,17 @@ def compare(
     """Judge ``candidate``; all arrays are [N, C] or [N, C, H, W] and of one shape.
 
     Raises:
-        UserError: no samples, or outputs of different shapes.
+        UserError: no samples.
+        CheckFailed: outputs of different shapes.
     """
     truth, reference, candidate = (np.asarray(a, np.float64) for a in (truth, reference, candidate))
     if truth.size == 0:
         raise UserError(f"{name}: no samples to compare; a proof on nothing proves nothing.")
     if not truth.shape == reference.shape == candidate.shape:
         shapes = f"{truth.shape}, {reference.shape} and {candidate.shape}"
-        raise UserError(f"{name}: outputs of different shapes ({shapes}); these are two networks.")
+        raise CheckFailed(
+            f"{name}: outputs of different shapes ({shapes}); these are two networks."
+        )
     noise = max(_distance(reference, truth), UNIT_ROUNDOFF[precision])
     error = _distance(candidate, truth)
     ratio = error / noise if np.isfinite(noise) else float("nan")

@@ -8,10 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from ..errors import UserError
 from ..optional import require
-from .onnx_errors import in_words
-from .onnx_runtime import PROVIDERS
+from .onnx_provider import open_session
 
 
 def optimized(model: Path | bytes, device: str = "cpu") -> ModelProto:
@@ -23,8 +21,6 @@ def optimized(model: Path | bytes, device: str = "cpu") -> ModelProto:
         UserError: there is no such provider here, or the model cannot be loaded.
     """
     ort = require("onnxruntime")
-    if PROVIDERS[device] not in ort.get_available_providers():
-        raise UserError(f"ONNX Runtime has no {PROVIDERS[device]} here; run repvgg-deploy doctor.")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # that such a file fits this machine alone is what we are after
     with tempfile.TemporaryDirectory() as folder:
@@ -34,10 +30,5 @@ def optimized(model: Path | bytes, device: str = "cpu") -> ModelProto:
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", "weights"
         )
-        source = model if isinstance(model, bytes) else str(model)
-        try:
-            ort.InferenceSession(source, options, providers=[PROVIDERS[device]])
-        except Exception as error:  # ONNX Runtime's own exception types have no common root
-            name = "the model" if isinstance(model, bytes) else str(model)
-            raise UserError(f"{name}: ONNX Runtime cannot load it: {in_words(error)}") from error
+        open_session(model, options, device)
         return onnx.load(written, load_external_data=False)

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..optional import require
 from .onnx_errors import in_words
+from .onnx_provider import open_session
 from .protocol import Array
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_SETTINGS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}  # fp32 means fp32
 
 
 class OrtRunner:
@@ -30,9 +29,6 @@ class OrtRunner:
         self, model: Path | bytes, device: str = "cpu", threads: int = 0, optimize: bool = True
     ) -> None:
         ort = require("onnxruntime")
-        provider = PROVIDERS[device]
-        if provider not in ort.get_available_providers():
-            raise UserError(f"ONNX Runtime has no {provider} here; run repvgg-deploy doctor.")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         if not optimize:
@@ -41,16 +37,8 @@ class OrtRunner:
         # Threads of an idle session would go on spinning after its run and slow the next session
         # down threefold: measured interleaved, every network would look as slow as that.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        source = model if isinstance(model, bytes) else str(model)
         self._name = "the model" if isinstance(model, bytes) else str(model)
-        try:
-            self._session = ort.InferenceSession(
-                source, options, providers=[(provider, _SETTINGS[device])]
-            )
-        except Exception as error:  # ONNX Runtime's own exception types have no common root
-            raise UserError(
-                f"{self._name}: ONNX Runtime cannot load it: {in_words(error)}"
-            ) from error
+        self._session = open_session(model, options, device)
         self.runtime = f"onnxruntime ({device})"
         (self._input,) = self._session.get_inputs()
         self._dtype = _DTYPES[self._input.type]
@@ -70,7 +58,7 @@ class OrtRunner:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's own exception types have no common root
             raise UserError(
                 f"{self._name}: ONNX Runtime cannot run it: {in_words(error)}"
             ) from error

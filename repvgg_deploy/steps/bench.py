@@ -10,7 +10,7 @@ import torch
 
 from ..bench.environment import environment
 from ..bench.record import BenchRecord
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 from ..sidecar import write_json
 from ..workspace import ModelFolder
 from .bench_analysis import add_explanations, add_rooflines
@@ -106,6 +106,7 @@ def bench(
     Raises:
         UserError: a runtime that is not here, a file that cannot be used, an ``output`` that cannot
             be written or holds something else, or nothing was measured.
+        CheckFailed: nothing was measured, since the results are not what they ought to be.
         KeyboardInterrupt: before anything was measured.
     """
     wanted = pick_runtimes(settings.runtimes)
@@ -129,12 +130,14 @@ def bench(
     except Exception as error:  # of engines; what was measured before them is kept
         if not results.measured:
             raise
-        missed.append(reason_of(error, max(settings.batches)))
+        reason = reason_of(error, max(settings.batches))
+        (results.differing if isinstance(error, CheckFailed) else missed).append(reason)
     if not results.interrupted:
         missed += _missed(settings, results)
     if not results.measured:
         reason = next(iter(missed), results.any_failure())
-        raise UserError(f"nothing could be measured: {reason.removesuffix('.')}.")
+        kind = CheckFailed if results.differing else UserError
+        raise kind(f"nothing could be measured: {reason.removesuffix('.')}.")
     record = _analysed(_record(settings, entered, results, command), settings, results)
     write_json(output, record)
     return Outcome(output, record, results.differing, missed, results.interrupted)

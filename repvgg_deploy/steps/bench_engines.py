@@ -15,7 +15,7 @@ from ..bench.record import Subject
 from ..engine.gpu import this_gpu
 from ..engine.load import read_engine
 from ..engine.names import MODULES
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 from ..export.graph import to_onnx
 from ..models.network import RepVGG
 from ..optional import available
@@ -129,6 +129,9 @@ class EngineBench:
                 self.build_like(model, engine, artifact)
             except UserError as error:  # the engine's own speed can be measured all the same
                 self.results.notes.append(f"{path.name}: {form} could not be built: {error}")
+                continue
+            except CheckFailed as error:
+                self.results.differing.append(f"{path.name}: {form}: {error}")
                 continue
             yield form, engine
 

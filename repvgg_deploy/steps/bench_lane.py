@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bench.memory import Device, PeakMemory
 from ..bench.record import Memory
-from ..errors import UserError
+from ..errors import CheckFailed, RepvggDeployError
 from ..runners.protocol import Runner
 from .bench_faith import Yardstick
 from .bench_subjects import Entrant
@@ -51,7 +51,8 @@ def start(lane: Lane, batch: int, seed: int, yardstick: Yardstick) -> Started:
     """Open, load and run a lane once.
 
     Raises:
-        UserError: it cannot, or its output holds NaN or infinity; and whatever runtimes raise.
+        UserError: it cannot run; and whatever runtimes raise.
+        CheckFailed: its output holds NaN or infinity, or is no batch of logits.
     """
     images = lane.entrant.images(batch, seed)
     with PeakMemory(lane.device) as peak:
@@ -65,11 +66,11 @@ def start(lane: Lane, batch: int, seed: int, yardstick: Yardstick) -> Started:
 
 
 def check_finite(output: NDArray[np.float64], batch: int) -> None:
-    """UserError for what is no [batch, classes] of finite numbers."""
+    """CheckFailed for what is no [batch, classes] of finite numbers."""
     if output.ndim != 2 or len(output) != batch:
-        raise UserError(f"its output has the shape {output.shape}, not [{batch}, classes].")
+        raise CheckFailed(f"its output has the shape {output.shape}, not [{batch}, classes].")
     if not np.isfinite(output).all():
-        raise UserError("its output holds NaN or infinity.")
+        raise CheckFailed("its output holds NaN or infinity.")
 
 
 def reason_of(error: Exception, batch: int) -> str:
@@ -78,4 +79,4 @@ def reason_of(error: Exception, batch: int) -> str:
     no_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     if no_memory or any(words in text for words in _OUT_OF_MEMORY):
         return f"a batch of {batch} does not fit in memory ({text or 'no more is told'})"
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, RepvggDeployError) else f"{type(error).__name__}: {text}"

@@ -15,7 +15,8 @@ from ..optional import EXTRAS, available, install_line
 from ..reparam.graph.files import load_model
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_cuda import OrtCudaRunner
-from ..runners.onnx_runtime import PROVIDERS, OrtRunner
+from ..runners.onnx_provider import why_unusable
+from ..runners.onnx_runtime import OrtRunner
 from ..runners.onnx_streams import OrtStreams
 from ..runners.openvino import OpenVinoRunner
 from ..runners.protocol import Runner
@@ -60,8 +61,6 @@ def runtimes_present() -> list[str]:
 
 def runtimes_missing() -> dict[str, str]:
     """The runtimes that cannot measure here, and why."""
-    ort = available("onnxruntime")
-    providers = ort.get_available_providers() if ort else []
     missing: dict[str, str] = {}
     if cpp_compiler() is None:
         missing["torch-compile-cpu"] = "torch.compile needs a C++ compiler, such as g++"
@@ -69,9 +68,8 @@ def runtimes_missing() -> dict[str, str]:
         cuda = ("torch-cuda", "torch-compile-cuda", "cuda-graphs", "onnxruntime-cuda")
         missing |= dict.fromkeys(cuda, "torch sees no CUDA device")
     for name, device in (("onnxruntime-cpu", "cpu"), ("onnxruntime-cuda", "cuda")):
-        if name not in missing and PROVIDERS[device] not in providers:
-            lacking = f"ONNX Runtime has no {PROVIDERS[device]}"
-            missing[name] = lacking if ort else f"not installed: {install_line('cpu')}"
+        if name not in missing and (why := why_unusable(device)):
+            missing[name] = why
     if available("openvino") is None:
         missing["openvino"] = f"not installed: {install_line(EXTRAS['openvino'][0])}"
     engines = engine_runtimes()
@@ -82,8 +80,13 @@ def runtimes_missing() -> dict[str, str]:
 def missing_note() -> str | None:
     """One line on the runtimes that are not here and that this machine could have."""
     missing = runtimes_missing()
-    parts = [f"{name} ({why})" for name, why in missing.items() if not on_gpu(name)]
-    if "torch-cuda" in missing:
+    no_gpu = "torch-cuda" in missing
+    parts = [
+        f"{name} ({why})"
+        for name, why in missing.items()
+        if not on_gpu(name) or (name == "onnxruntime-cuda" and not no_gpu)
+    ]
+    if no_gpu:
         parts.append("those of NVIDIA GPUs (torch sees none)")
     return f"runtimes that are not here: {'; '.join(parts)}" if parts else None
 

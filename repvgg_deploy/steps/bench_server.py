@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..bench.clocks import Sampler
 from ..bench.largest_rate import largest_rate
 from ..bench.server import Answer, Probe, by_size, serve
+from ..errors import CheckFailed
 from ..runners.protocol import Runner
 from ..runners.torch_network import no_tf32
 from .bench_faith import Yardstick
@@ -48,6 +49,8 @@ def serve_lanes(
             except Exception as error:  # runtimes raise what they like; the other lanes go on
                 reason = reason_of(error, max(batches))
                 results.notes.append(f"{where}: not served: {reason}")
+                if isinstance(error, CheckFailed):
+                    results.differing.append(where)
                 continue
         results.add_served([one.served(runtime, lane.label, load.bound) for one in probes], lane)
         results.notes += [f"{where}: {said}" for said in (*verdict, *sampler.conditions.doubts)]

@@ -16,12 +16,12 @@ from ..artifacts import (
 )
 from ..checkpoint.hub import fetch, parse_hub
 from ..engine.engine_file import is_named_engine
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 from ..files import is_onnx, sha256_file
 from ..sidecar import lineage, load_sidecar, read_sidecar, sidecar_path
 from ..workspace import ModelFolder
 from .chain_contents import Artifact, changed_data, contradiction
-from .chain_proofs import Again, prove_again, stored_proof
+from .chain_proofs import Again, Result, prove_again, stored_proof
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def check_chain(folder: ModelFolder, again: Again) -> Chain:
     chain = Chain(folder.path)
     for path in files:
         chain.checks += _check_file(path, again)
+    if again.refused and not chain.failures:
+        raise again.refused[0]
     if all(check.passed is None for check in chain.checks):
         raise UserError(
             f"{folder.path}: none of its files has a sidecar, so nothing can be checked; run the "
@@ -123,7 +125,18 @@ def _check_file(path: Path, again: Again) -> list[Check]:
     found.append(check("stored proof", *stored_proof(artifact)))
     if problem:
         return [*found, check("proof", None, "not run, since what it was made from has changed")]
-    return [*found, check("proof", *prove_again(path, artifact, source, again))]
+    return [*found, check("proof", *_prove(path, artifact, source, again))]
+
+
+def _prove(path: Path, artifact: Artifact, source: Path | None, again: Again) -> Result:
+    """A proof that cannot be run hides no check of another file that failed."""
+    try:
+        return prove_again(path, artifact, source, again)
+    except CheckFailed as error:
+        return False, str(error).removeprefix(f"{path}: ").removesuffix(".")
+    except UserError as error:
+        again.refused.append(error)
+        return None, str(error).removeprefix(f"{path}: ").removesuffix(".")
 
 
 def read_artifact(path: Path) -> Artifact:

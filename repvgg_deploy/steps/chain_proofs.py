@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,16 @@ Calibration = Callable[[QuantizedArtifact], Iterable[NDArray[np.float32]] | None
 class Again:
     """How proofs are run: on ``device`` and ``images`` as verify has them.
 
-    ``verdicts`` collects what came out. ``calibration`` gives the images that an int8 model was
-    calibrated with, in batches, of what its sidecar says of them; None where they are gone.
+    ``verdicts`` collects what came out, ``refused`` why proofs could not be run. ``calibration``
+    gives the images that an int8 model was calibrated with, in batches, of what its sidecar says of
+    them; None where they are gone.
     """
 
     device: str
     images: Path | None
     verdicts: list[Verdict]
     calibration: Calibration = lambda _artifact: None
+    refused: list[UserError] = field(default_factory=list)
 
 
 def stored_proof(artifact: Artifact) -> Result:

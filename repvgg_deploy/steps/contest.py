@@ -11,6 +11,7 @@ from ..bench.doubts import doubts
 from ..bench.measure import Timing, measure
 from ..bench.record import Contest, Failure, Measured
 from ..bench.stats import drift, speedup, summarize
+from ..errors import CheckFailed
 from ..runners.protocol import Compiling, Transferring
 from ..runners.torch_network import no_tf32
 from .bench_faith import Yardstick
@@ -83,6 +84,8 @@ def _start(lane: Lane, held: Held, seed: int, yardstick: Yardstick) -> None:
         started = start(lane, held.batch, seed, yardstick)
     except Exception as error:
         held.failures.append(Failure(lane.label, reason_of(error, held.batch)))
+        if isinstance(error, CheckFailed):
+            held.differing.append(lane.label)
         return
     held.started[lane.label] = started
     if started.doubt:

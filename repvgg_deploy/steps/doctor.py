@@ -15,6 +15,7 @@ from ..engine.rtx_api import TensorRTRTX
 from ..engine.targets import known_targets
 from ..errors import UserError
 from ..optional import available, install_line
+from ..runners.onnx_provider import PROVIDERS, why_unusable
 from .bench_runtimes import runtimes_present
 
 
@@ -75,10 +76,13 @@ def _onnxruntime() -> Finding:
     ort = available("onnxruntime")
     if ort is None:
         return Finding("onnxruntime", False, "not installed", install_line("cpu"))
-    providers = ", ".join(
-        p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
-    )
-    return Finding("onnxruntime", True, f"{ort.__version__} with {providers}")
+    providers = list(ort.get_available_providers())
+    broken = why_unusable("cuda") if PROVIDERS["cuda"] in providers else ""
+    if broken:
+        providers.remove(PROVIDERS["cuda"])
+    names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in providers)
+    found = f"{ort.__version__} with {names}"
+    return Finding("onnxruntime", True, f"{found}; {broken}" if broken else found)
 
 
 def _openvino() -> Finding:

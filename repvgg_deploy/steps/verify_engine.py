@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engine.load import CheckedEngine
 from ..equivalence.compare import UNIT_ROUNDOFF, Comparison, compare
-from ..errors import UserError
+from ..errors import RepvggDeployError, UserError
 from ..reparam.graph.files import load_model
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_info import OnnxInfo
@@ -52,8 +52,8 @@ def compare_engine(
         output = run(engine, samples, batch)
         try:
             return compare("end to end", truth, own, output, rounding_of(engine))
-        except UserError as error:
-            raise UserError(f"{file.path}: {error}") from error
+        except RepvggDeployError as error:
+            raise type(error)(f"{file.path}: {error}") from error
 
 
 def _run_weights(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..equivalence.compare import compare
-from ..errors import UserError
+from ..errors import RepvggDeployError
 from ..reparam.graph.files import load_model
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_info import OnnxInfo
@@ -31,7 +31,7 @@ def verify_onnx(
     try:
         output = run(OrtRunner(_runnable(candidate)), samples, batch)
         end_to_end = compare("end to end", truth, own, output, precision)
-    except UserError as error:
+    except RepvggDeployError as error:
         raise _naming(candidate.path, error) from error
     return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
 
@@ -43,6 +43,6 @@ def _runnable(model: OnnxInfo) -> Path | bytes:
     return wide
 
 
-def _naming(path: Path, error: UserError) -> UserError:
+def _naming(path: Path, error: RepvggDeployError) -> RepvggDeployError:
     """``error`` with the file it is about, unless it names that already."""
-    return error if str(error).startswith(str(path)) else UserError(f"{path}: {error}")
+    return error if str(error).startswith(str(path)) else type(error)(f"{path}: {error}")

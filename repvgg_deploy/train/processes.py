@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import RepvggDeployError, UserError
 from ..optional import require
 from .recipe import Precision
 
@@ -62,13 +62,13 @@ class Processes:
         """Run ``action`` in the first process while the others wait.
 
         Raises:
-            UserError: the action's, in the first process; in the others StoppedElsewhere.
+            RepvggDeployError: the action's, in the first process; in the others StoppedElsewhere.
         """
         error = None
         if self.rank == 0:
             try:
                 action()
-            except UserError as raised:
+            except RepvggDeployError as raised:
                 error = raised
         failed = self.fabric.broadcast(error is not None)
         if error is not None:

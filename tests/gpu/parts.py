@@ -21,7 +21,7 @@ from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.optional import available
 from repvgg_deploy.runners.onnx_cuda import OrtCudaRunner
-from repvgg_deploy.runners.onnx_runtime import PROVIDERS
+from repvgg_deploy.runners.onnx_provider import PROVIDERS
 from repvgg_deploy.runners.protocol import run
 from repvgg_deploy.runners.tensorrt.runner import EngineRunner
 from repvgg_deploy.runners.torch_network import TorchRunner, exact_math

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...artifacts import EngineArtifact, FusedArtifact
-from ...errors import UserError
+from ...errors import CheckFailed, UserError
 from ...files import is_onnx, make_folder
 from ...sidecar import read_sidecar
 from ...workspace import ModelFolder
@@ -182,7 +182,7 @@ def _choose(folder: ModelFolder, asked: Sequence[str]) -> list[Path]:
 
 def _check_proof(path: Path, proof: dict[str, Any] | None) -> None:
     if proof is not None and proof.get("passed") is False:
-        raise UserError(f"{path}: failed its proof; run export again.")
+        raise CheckFailed(f"{path}: failed its proof; run export again.")
 
 
 def _check_lineage(path: Path, fused: FusedArtifact | None, origins: set[str]) -> None:
