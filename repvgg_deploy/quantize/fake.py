@@ -31,7 +31,8 @@ class Int8State:
     """The tensors of an int8 network. ``scales`` maps a layer to its input scale (fp32).
 
     ``tensors`` holds for each layer ``weight`` in int8, ``weight_scale`` [out] and ``bias`` [out]
-    in fp32, and every other tensor of the network in fp32, under its name.
+    in fp32, and every other tensor of the network in fp32, under its name. Those may be infinite,
+    as the bound of a Clip may.
     """
 
     tensors: Mapping[str, Tensor]
@@ -48,7 +49,9 @@ class Int8State:
 def int8_tensors(model: ModelProto, layers: Sequence[QuantizedLayer]) -> dict[str, Tensor]:
     """The tensors of an int8 network, by name, as its safetensors file holds them.
 
-    ``model`` is the fp32 network, prepared and conditioned, that ``layers`` were made from.
+    ``model`` is the fp32 network, prepared and conditioned, that ``layers`` were made from. Empty
+    tensors are left out: exporters write them for inputs that an operator does without (the roi of
+    a Resize).
     """
     chosen = {layer.name for layer in layers}
     found = [layer for layer in find_layers(model, linear=True) if layer.name in chosen]
@@ -56,7 +59,7 @@ def int8_tensors(model: ModelProto, layers: Sequence[QuantizedLayer]) -> dict[st
     tensors = {
         t.name: torch.tensor(numpy_helper.to_array(t))
         for t in model.graph.initializer
-        if t.data_type == TensorProto.FLOAT and t.name not in replaced
+        if t.data_type == TensorProto.FLOAT and t.name not in replaced and 0 not in t.dims
     }
     for layer in layers:
         key = layer_key(layer.name)
@@ -80,11 +83,12 @@ def read_int8(path: Path) -> Int8State:
         UserError: no such file, damaged, or not the tensors of an int8 network.
     """
     tensors = load_checkpoint(path).state
-    check_values(tensors, [key for key in tensors if tensors[key].is_floating_point()], path)
     ends = tuple(f".{name}" for name in _SCALES)
     layers = sorted({key.rpartition(".")[0] for key in tensors if key.endswith(ends)})
     if not layers:
         raise UserError(f"{path}: holds no quantized layer; run repvgg-deploy quantize again.")
+    quantized = (f"{name}.{part}" for name in layers for part in (*_SCALES, "bias"))
+    check_values(tensors, [key for key in quantized if key in tensors], path)
     for layer in layers:
         if wrong := _wrong(tensors, layer):
             raise UserError(f"{path}: {layer}: {wrong}; run repvgg-deploy quantize again.")

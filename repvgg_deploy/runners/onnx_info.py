@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ LARGEST = 16_384
 
 @dataclass(frozen=True)
 class OnnxInfo:
-    """``batch`` is None where it is dynamic; height and width are fixed.
+    """``batch`` is None where it is dynamic; height and width are fixed, or 0 for any size.
 
     ``quantized``: whether it holds Q/DQ nodes.
     """
@@ -44,8 +45,10 @@ def float_types(model: ModelProto) -> list[str]:
     return [_PRECISION.get(value.type.tensor_type.elem_type, "") for value in inputs]
 
 
-def read_onnx_info(path: Path, any_outputs: bool = False) -> OnnxInfo:
+def read_onnx_info(path: Path, any_outputs: bool = False, any_size: bool = False) -> OnnxInfo:
     """Read the one image input of a model, and of one output, unless it may have ``any_outputs``.
+
+    ``any_size``: its height and width may be dynamic.
 
     Raises:
         UserError: no such file, not ONNX, or not one image in, [N, C, H, W].
@@ -56,7 +59,8 @@ def read_onnx_info(path: Path, any_outputs: bool = False) -> OnnxInfo:
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
     one_each = len(inputs) == 1 and (any_outputs or len(graph.output) == 1)
-    sized = len(shape) == 4 and shape[0] >= 0 and all(0 < side <= LARGEST for side in shape[1:])
+    least = [0, 1, *[0 if any_size else 1] * 2]
+    sized = len(shape) == 4 and all(map(operator.ge, shape, least)) and max(shape[1:]) <= LARGEST
     if not one_each or precision is None or not sized:
         raise UserError(
             f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "

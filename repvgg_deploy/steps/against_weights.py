@@ -13,7 +13,7 @@ from ..equivalence.samples import probe_inputs
 from ..errors import UserError
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
-from .weights import TORCH_DTYPE, Network
+from .weights import PROOF_SIZE, TORCH_DTYPE, Network
 
 #: Samples of a proof, as far as the batch of the model allows.
 _SAMPLES = 8
@@ -44,8 +44,9 @@ def pick_samples(
 ) -> tuple[NDArray[np.float32], int]:
     """Samples of the model's own size, and how many it takes at once; a whole number of batches.
 
-    ``image`` is (channels, height, width); the model takes ``least`` to ``most`` at once, None: any
-    number. ``images`` None: seeded noise and the extremes.
+    ``image`` is (channels, height, width), 0 for any size; the model takes ``least`` to ``most`` at
+    once, None: any number. ``images`` None: seeded noise and the extremes, of PROOF_SIZE where any
+    size will do.
 
     Raises:
         UserError: images of another size, or fewer than the model takes at once.
@@ -53,9 +54,12 @@ def pick_samples(
     channels, height, width = image
     if images is None:
         batch = max(least, _SAMPLES if most is None else min(most, _SAMPLES))
-        return probe_inputs(channels, height, width, batch * -(-_SAMPLES // batch)), batch
+        sides = height or PROOF_SIZE, width or PROOF_SIZE
+        return probe_inputs(channels, *sides, batch * -(-_SAMPLES // batch)), batch
     samples = load_samples(images, channels)
-    if samples.shape[2:] != (height, width):
+    if any(
+        side not in (0, has) for side, has in zip((height, width), samples.shape[2:], strict=True)
+    ):
         raise UserError(f"{images}: {model} takes images of {height}x{width} pixels.")
     if len(samples) < least:
         takes = f"{least} images at once" if least == most else f"at least {least} images"

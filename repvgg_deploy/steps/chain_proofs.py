@@ -102,13 +102,8 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
             source = pick_reference(artifact.precision, weights, source)
     elif not isinstance(artifact, FusedArtifact) and available("onnxruntime") is None:
         return None, "ONNX Runtime is not installed"
-    if isinstance(artifact, QuantizedArtifact) and is_onnx(source):
-        try:
-            return _prove(source, path, reading, again)
-        except UserError as error:  # a graph of several inputs or outputs, or of any size
-            return None, str(error).removesuffix(".")
     result = _prove(source, path, reading, again)
-    if isinstance(artifact, QuantizedArtifact) and result[0]:
+    if isinstance(artifact, QuantizedArtifact) and not is_onnx(source) and result[0]:
         return _prove_quality(source, path, artifact, again)
     return result
 

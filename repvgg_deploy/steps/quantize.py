@@ -31,8 +31,7 @@ LEAST_SQNR_DB = 15.0
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """``equalized`` compares the equalized float network with the one that came; ``unchecked`` says
-    why the integers were not held against torch, empty where they were."""
+    """``equalized`` compares the equalized float network with the one that came."""
 
     path: Path
     artifact: QuantizedArtifact
@@ -40,7 +39,6 @@ class QuantizeResult:
     quality: Likeness
     fallback: Fallback | None
     equalized: Comparison | None
-    unchecked: str
 
 
 def quantize_model(
@@ -53,7 +51,7 @@ def quantize_model(
     """Write ``int8.onnx``, its fake-quantized network and its sidecar, all or none of them.
 
     Raises:
-        UserError: a network or images that cannot be used.
+        UserError: a network or images that cannot be used, or integers that cannot be checked.
         CheckFailed: equalization changed the function, the bounds are not reached, or ONNX
             Runtime's integers are not those that were meant.
     """
@@ -83,8 +81,8 @@ def quantize_model(
             "--samples, or let the most harmful layers stay in float with --min-sqnr."
         )
     outcome = Outcome(network, quantized, quality, measured.samples, fallback)
-    artifact, unchecked = write_int8(source, folder, outcome, calibration, options)
-    return QuantizeResult(path, artifact, network, quality, fallback, equalized, unchecked)
+    artifact = write_int8(source, folder, outcome, calibration, options)
+    return QuantizeResult(path, artifact, network, quality, fallback, equalized)
 
 
 def to_int8(source: Path, network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:

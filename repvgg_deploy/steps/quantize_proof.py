@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from ..data.image_set import BATCH
 from ..equivalence.compare import Comparison, compare, furthest
 from ..errors import CheckFailed, UserError
+from ..files import is_onnx
 from ..quantize.quality import Likeness, LikenessTally
 from ..quantize.quantizer import QuantizedNetwork
 from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
 from .calibration import Calibration
 from .verify import verify_pair
+from .verify_int8_graph import verify_int8_graph
 
 Images = NDArray[np.float32]
 
@@ -76,19 +78,31 @@ def measure(
     return Measured(tally.likeness(), tally.samples)
 
 
-def prove_integers(source: Path, staged: Path) -> tuple[dict[str, int] | None, str]:
-    """The integers in ONNX Runtime against torch's; or why that cannot be done."""
+def prove_integers(source: Path, staged: Path, size: tuple[int, int]) -> dict[str, int]:
+    """The integers in ONNX Runtime against torch's, counted.
+
+    ``size`` is the (height, width) of the images that the network was quantized on.
+
+    Raises:
+        UserError: the check cannot be run, and why.
+        CheckFailed: they differ.
+    """
     try:
-        verdict = verify_pair(source, staged, "cpu")
+        if is_onnx(source):
+            verdict = verify_int8_graph(source, staged, None, size)
+        else:
+            verdict = verify_pair(source, staged, "cpu")
     except UserError as error:
-        return None, str(error).removeprefix(f"{staged}: ")  # a place that is gone in a moment
+        reason = str(error).replace(f"{staged.parent}/", "")  # a folder that is gone in a moment
+        raise UserError(
+            f"{source}: the integers of its int8 model cannot be checked, so nothing was written: "
+            f"{reason}"
+        ) from error
     if verdict.failures:
         raise CheckFailed(
             f"{source}: its int8 model does not compute what was meant: {verdict.failures[0]}; "
             "nothing was written. If fp16 overflows there, give --float fp32."
         )
     found = verdict.integers
-    if found is None:
-        return None, "it has no integers that could be compared"
-    counted = {"values": found.values, "differing": found.differing, "largest": found.largest}
-    return counted, ""
+    assert found is not None  # verify of an int8 model always has them
+    return {"values": found.values, "differing": found.differing, "largest": found.largest}

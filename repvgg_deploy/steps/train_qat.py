@@ -127,8 +127,8 @@ def export_qat(
     check_quality(run.source, measured.quality, distilled=run.settings.distill)
     method = {**run.settings.to_dict(), **training}
     outcome = Outcome(network, quantized, measured.quality, measured.samples, training=method)
-    artifact, unchecked = write_int8(run.source, folder, outcome, run.calibration, run.options)
-    return QuantizeResult(path, artifact, network, measured.quality, None, run.equalized, unchecked)
+    artifact = write_int8(run.source, folder, outcome, run.calibration, run.options)
+    return QuantizeResult(path, artifact, network, measured.quality, None, run.equalized)
 
 
 def _options(settings: QatSettings, method: str, seed: int) -> QuantizeOptions:

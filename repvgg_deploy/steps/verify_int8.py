@@ -117,11 +117,15 @@ def changed_tensors(model: ModelProto, state: Int8State, float_type: str) -> lis
     changed = _changed_layers(found, state, float_type)
     quantized = {f"{name}.{part}" for name in state.scales for part in _PARTS}
     for name in state.tensors.keys() - quantized:
-        values = state.tensors[name].to(TORCH_DTYPE[float_type]).numpy()
         if name not in stored:
             changed.append(f"{name} is not in it")
-        elif not np.array_equal(numpy_helper.to_array(stored[name]), values):
-            changed.append(_sentence(name, numpy_helper.to_array(stored[name]), values))
+            continue
+        found_values = numpy_helper.to_array(stored[name])
+        kept_fp32 = float_type == "fp16" and found_values.dtype == np.float32  # Resize's scales
+        kind = torch.float32 if kept_fp32 else TORCH_DTYPE[float_type]
+        values = state.tensors[name].to(kind).numpy()
+        if not np.array_equal(found_values, values):
+            changed.append(_sentence(name, found_values, values))
     return sorted(changed)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
@@ -12,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..equivalence.compare import Comparison, compare
-from ..errors import UserError
 from ..quantize.fake import Int8State, quantize, read_int8
 from ..quantize.integers import run_exposed
 from ..quantize.layers import QuantizedLayer, layer_key
@@ -30,25 +31,34 @@ Arrays = dict[str, NDArray[Any]]
 _ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 
 
-def verify_int8_graph(reference: Path, candidate: Path, images: Path | None) -> Verdict:
+def verify_int8_graph(
+    reference: Path, candidate: Path, images: Path | None, size: tuple[int, int] = (0, 0)
+) -> Verdict:
     """Compare weights, scales and biases with the file beside, then each layer's work.
 
+    ``size`` is the (height, width) of the noise for a graph that takes any, 0: PROOF_SIZE.
+
     Raises:
-        UserError: a file that cannot be used, a graph of several inputs or of any size, or images
-            that it does not take.
+        UserError: a file that cannot be used, a graph of several inputs, or images that it does not
+            take.
     """
-    info, model = read_onnx_info(candidate, any_outputs=True), load_model(candidate)
+    info = read_onnx_info(candidate, any_outputs=True, any_size=True)
+    model = load_model(candidate)
     state = read_int8(integers_file(candidate))
     changed = foreign(reference, candidate) or changed_tensors(model, state, info.precision)
     proof = IntegerProof(tuple(changed), len(state.scales), info.precision)
     if not changed:
-        proof = _run(info, model, state, images)
+        image = (info.channels, info.height, info.width)
+        if images is None:
+            image = (info.channels, info.height or size[0], info.width or size[1])
+        samples = pick_samples(candidate, image, info.batch or 1, info.batch, images)
+        proof = _run(info, model, state, *samples)
     return Verdict(reference, candidate, None, None, "cpu", integers=proof)
 
 
-def _run(info: OnnxInfo, model: ModelProto, state: Int8State, images: Path | None) -> IntegerProof:
-    image = (info.channels, info.height, info.width)
-    samples, batch = pick_samples(info.path, image, info.batch or 1, info.batch, images)
+def _run(
+    info: OnnxInfo, model: ModelProto, state: Int8State, samples: NDArray[np.float32], batch: int
+) -> IntegerProof:
     found = read_qdq(model)
     sources = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     outputs = {n.name or n.output[0]: n.output[0] for n in model.graph.node if n.output}
@@ -103,9 +113,7 @@ def _layer(
     bias = None if layer.bias is None else torch.tensor(layer.bias).to(dtype)
     if weight.ndim == 2:
         return functional.linear(x, weight, bias).numpy()
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        raise UserError(f"{layer.name} pads by itself (auto_pad), which cannot be checked.")
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    top, left, bottom, right = _pads(attributes, x.shape[2:], weight.shape[2:])
     return functional.conv2d(
         functional.pad(x, (left, right, top, bottom)),
         weight,
@@ -115,3 +123,22 @@ def _layer(
         attributes.get("dilations", 1),
         attributes.get("group", 1),
     ).numpy()
+
+
+def _pads(
+    attributes: dict[str, Any], image: Sequence[int], kernel: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of a Conv, as ONNX defines them."""
+    how = attributes.get("auto_pad", b"NOTSET")
+    if how in (b"NOTSET", b"VALID"):
+        top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+        return top, left, bottom, right
+    strides, dilations = (attributes.get(name, (1, 1)) for name in ("strides", "dilations"))
+    before, after = [], []
+    for size, taps, stride, dilation in zip(image, kernel, strides, dilations, strict=True):
+        reach = (-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1
+        total = max(reach - size, 0)
+        less, more = total // 2, total - total // 2
+        before.append(less if how == b"SAME_UPPER" else more)
+        after.append(more if how == b"SAME_UPPER" else less)
+    return before[0], before[1], after[0], after[1]

@@ -24,12 +24,11 @@ def write_int8(
     outcome: Outcome,
     calibration: Calibration,
     options: QuantizeOptions,
-) -> tuple[QuantizedArtifact, str]:
-    """Write ``int8.onnx``, its fake-quantized network and its sidecar; the record, and why the
-    integers were not held against torch, empty where they were.
+) -> QuantizedArtifact:
+    """Write ``int8.onnx``, its fake-quantized network and its sidecar.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the integers cannot be checked.
         CheckFailed: ONNX Runtime's integers are not those that were meant.
     """
     path = folder.onnx("int8")
@@ -42,7 +41,8 @@ def write_int8(
             describe(source, path, outcome, calibration, options, content),
             {staged.int8_weights: lambda temporary: temporary.write_bytes(content)},
         )
-        integers, unchecked = prove_integers(source, staged.onnx("int8"))
+        _, height, width = calibration.fit.shape
+        integers = prove_integers(source, staged.onnx("int8"), (height, width))
         artifact = replace(built, proof={**built.proof, "integers": integers})
         store(
             path,
@@ -50,4 +50,4 @@ def write_int8(
             lambda _sha256: artifact,
             {folder.int8_weights: staged.int8_weights.replace},
         )
-    return artifact, unchecked
+    return artifact
