@@ -23,7 +23,7 @@ from repvgg_deploy.models.baseline import fold_conv_bn
 from repvgg_deploy.models.build import build, skeleton
 from repvgg_deploy.models.zoo import ZOO
 from repvgg_deploy.steps import export as export_step
-from repvgg_deploy.steps.export import default_image_size
+from repvgg_deploy.steps.image_size import default_image_size
 
 from .conftest import Cli
 from .helpers import TRAIN_NAMES, golden, golden_arrays, tiny_spec, training_state

@@ -72,8 +72,9 @@ def command(
     The ONNX model is simplified, checked by ONNX, and run in ONNX Runtime against torch. TensorRT
     builds the engine where it is installed with a GPU, else TensorRT-RTX ahead of time. The
     engine's precision is that of the ONNX model, and is proved from its types. Image size: --size,
-    else that of training where its train.json is there, else the size the variant was published at,
-    else 224.
+    else that of the ONNX models that the model's folder holds already (with --trt int8: of
+    int8.onnx), else that of training where its train.json is there, else the size the variant was
+    published at, else 224.
 
     With ONNX, a model of your own (a fused one, or one with Q/DQ nodes), only the engine is built,
     in the precision that --trt says the model is of.
@@ -90,9 +91,9 @@ def command(
         artifacts = export_own(onnx_file, workspace, name, trt, flavour, build, companions)
     else:
         folder = workspace.model(model)
-        if calib is not None:
-            quantize_first(folder, calib, preprocessing, split)
         wanted = {"fp16" if fp16 else "fp32"} if want_onnx else set()
+        if calib is not None:
+            quantize_first(folder, calib, preprocessing, split, wanted)
         onnx_options = (opset, image_size, batch)
         artifacts = export_model(folder, wanted, trt, onnx_options, flavour, build, companions)
     if as_json:

@@ -51,6 +51,7 @@ def export_model(
     from ..steps.engine import EnginePlan
     from ..steps.engine_proof import pick_reference
     from ..steps.engine_request import check_request, quantized_onnx
+    from ..steps.image_size import recorded_size
 
     missing: NoTensorRT | None = None
     if trt is not None:
@@ -62,7 +63,10 @@ def export_model(
             if flavour != "auto":
                 raise
             missing = error
-    results = _write_onnx(folder, sorted(wanted, reverse=True), *onnx_options)
+    opset, image_size, batch = onnx_options
+    if trt in QUANTIZED and wanted:
+        image_size = recorded_size(quantized_onnx(folder, trt))
+    results = _write_onnx(folder, sorted(wanted, reverse=True), opset, image_size, batch)
     if missing is not None:
         raise missing  # only now: the ONNX model is of use without an engine
     artifacts: list[object] = [result.artifact for result in results.values()]
@@ -85,6 +89,7 @@ def _write_onnx(
     from ..report.proof import check_line
     from ..report.text import counts_text
     from ..steps.export import export_onnx
+    from ..steps.image_size import folder_sizes
 
     results = {}
     for precision in precisions:
@@ -99,6 +104,12 @@ def _write_onnx(
         *_, height, width = result.artifact.input_shape
         verdict = f"{precision}, {height}x{width}, opset {result.artifact.opset}, checked"
         made(result.path, elapsed, verdict)
+        for name, (rows, columns) in folder_sizes(folder).items():
+            if (rows, columns) != (height, width) and name.removesuffix(".onnx") not in precisions:
+                say(
+                    f"note: {name} takes images of {rows}x{columns} pixels, so bench and evaluate "
+                    f"leave out one of the two; make it again at {height}x{width}."
+                )
     if not all(result.fused_proved for result in results.values()):
         say(
             "note: the fused weights carry no proof of their own (fused with --no-verify, or "

@@ -25,7 +25,7 @@ from .bench_subjects import (
     renamed,
     weight_bytes,
 )
-from .export import default_image_size
+from .image_size import model_image_size
 from .verify import source_checkpoint
 from .weights import TORCH_DTYPE, Reading, read_weights
 
@@ -50,7 +50,7 @@ def model_subjects(
 ) -> ModelSubjects:
     """The unfused forms, the fused network, and the ONNX models that export and quantize left.
 
-    ``size`` None: that of the exported ONNX model, else as export chooses it. ``precisions`` none:
+    ``size`` None: as export chooses it. ``precisions`` none:
     the networks in float32 and every ONNX model; else the networks and models of those.
 
     Raises:
@@ -58,7 +58,7 @@ def model_subjects(
     """
     fused = folder.read_fused()
     deploy = read_weights(folder.fused).network
-    size = size or _exported_size(folder) or default_image_size(folder.fused, deploy.spec)
+    size = size or model_image_size(folder, deploy.spec)
     unfused = _unfused(fused)
     found = ModelSubjects(folder, fused, size, {**unfused, FUSED: deploy.build()})
     if not unfused:
@@ -136,14 +136,6 @@ def _usable(found: ModelSubjects, path: Path, shape: list[int]) -> bool:
     if reason:
         found.notes.append(f"{path.name}: not measured, {reason}")
     return not reason
-
-
-def _exported_size(folder: ModelFolder) -> Size | None:
-    """The image size of the ONNX model that export left, if there is one."""
-    for path in folder.onnx_files():
-        height, width = read_sidecar(path, OnnxArtifact).input_shape[2:]
-        return height, width
-    return None
 
 
 def proof_line(fused: FusedArtifact) -> str:

@@ -22,7 +22,7 @@ from ..models.reference import reference
 from ..reparam.graph.files import data_files_of
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..sidecar import check_bytes, lineage
-from .export import default_image_size
+from .image_size import default_image_size
 from .weights import TORCH_DTYPE, WeightsFile
 
 RAW, FOLDED, FUSED = "unfused", "unfused, conv-BN folded", "fused"

@@ -15,15 +15,13 @@ from ..errors import CheckFailed, UserError
 from ..export.graph import BF16_OPSET, DEFAULT_OPSET, INPUT, OUTPUT, to_onnx
 from ..export.half import check_half_range
 from ..export.simplify import operators, simplify
-from ..models.spec import ArchSpec
-from ..models.zoo import ZOO, variant_name
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .against_weights import run_weights
-from .training_record import trained_preprocessing
+from .image_size import model_image_size
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -45,17 +43,6 @@ class OnnxResult:
     fused_proved: bool
 
 
-def default_image_size(path: Path, spec: ArchSpec) -> tuple[int, int]:
-    """(height, width) that the network in ``path`` was trained at by ``train``, else that its
-    variant was published at, 224 for all others."""
-    trained = trained_preprocessing(path)
-    if trained is not None and trained.size is not None:
-        return trained.size
-    variant = ZOO.get(variant_name(spec) or "")
-    size = variant.image_size if variant else 224
-    return size, size
-
-
 def export_onnx(
     folder: ModelFolder,
     *,
@@ -66,7 +53,8 @@ def export_onnx(
 ) -> OnnxResult:
     """Write ``<precision>.onnx``: simplified, checked by ONNX, and run against torch.
 
-    ``image_size`` is (height, width), ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16.
+    ``image_size`` is (height, width), None: that of the models in the folder, else as the network
+    was trained; ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16.
 
     Raises:
         UserError: the opset is out of range, or ONNX Runtime is missing or refuses the model.
@@ -75,7 +63,7 @@ def export_onnx(
     opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
     network = read_weights(folder.fused).network
-    height, width = image_size or default_image_size(folder.fused, network.spec)
+    height, width = image_size or model_image_size(folder, network.spec)
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
 from ..workspace import ModelFolder
 from .calibration import Calibration
 from .fallback import Fallback, reach_bounds
+from .image_size import check_calibration_size
 from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization
 from .quantize_record import Outcome
@@ -47,8 +48,11 @@ def quantize_model(
     calibration: Calibration,
     options: QuantizeOptions,
     progress: Callable[[str, float], None],
+    remade: Collection[str] = (),
 ) -> QuantizeResult:
     """Write ``int8.onnx``, its fake-quantized network and its sidecar, all or none of them.
+
+    ``remade`` are the precisions of float ONNX models that are exported anew afterwards.
 
     Raises:
         UserError: a network or images that cannot be used, or integers that cannot be checked.
@@ -56,6 +60,7 @@ def quantize_model(
             Runtime's integers are not those that were meant.
     """
     path = folder.claim_int8(source)
+    check_calibration_size(folder, calibration.fit, remade)
     model = float_model(source, calibration)
     with spooled(calibration.fit) as images:
         network = post_training(source, model, images, options, progress)

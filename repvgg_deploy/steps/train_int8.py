@@ -18,6 +18,7 @@ from ..train.task import Task
 from ..workspace import ModelFolder, Workspace
 from .calibration import pick_training_images
 from .fuse import fuse_checkpoint
+from .image_size import check_calibration_size
 from .quantize import QuantizeResult
 from .train import Setup, record_of, training_batches, validation_batches
 from .train_network import Start
@@ -80,7 +81,12 @@ def calibrated(
     progress: Progress,
 ) -> QatRun:
     """Post-training quantization of the fused weights, on images of the training set, as the
-    trainable network that training starts from."""
+    trainable network that training starts from.
+
+    Raises:
+        UserError: the folder holds float models of another image size.
+    """
+    check_calibration_size(folder, data.train)
     calibration = pick_training_images(data.train, data.val, samples, seed)
     return prepare_qat(folder.fused, calibration, settings, seed, progress)
 
