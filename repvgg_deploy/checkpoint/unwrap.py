@@ -14,9 +14,9 @@ from .declared import Declared
 #: What a state dict holds: tensors, read or not.
 Value = Tensor | Declared
 #: Keys under which projects store a state dict, in the order in which they are tried.
-RAW = ("state_dict", "model", "model_state_dict", "module")
+RAW = ("state_dict", "model", "model_state_dict", "module", "params")
 #: Keys of its exponential moving average, which is what projects that keep one deploy.
-EMA = ("state_dict_ema", "model_ema", "ema")
+EMA = ("state_dict_ema", "model_ema", "ema", "params_ema")
 WRAPPERS = (*RAW, *EMA)
 #: What DataParallel / DistributedDataParallel and torch.compile put before every key.
 PREFIXES = ("module.", "_orig_mod.")
