@@ -89,8 +89,7 @@ def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
     """Every path that all keys are below, the shortest first: ``""``, ``model.``, ``model.net.``"""
     if not state:
         return [""]
-    ends = (key.split(".")[:-1] for key in (min(state), max(state)))  # what these share, all do
-    common = [
-        one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))
-    ]
+    first, last = (key.split(".")[:-1] for key in (min(state), max(state)))
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    common = [one for one, _ in pairs]  # what the first and the last in the alphabet share, all do
     return ["".join(f"{part}." for part in common[:length]) for length in range(len(common) + 1)]
