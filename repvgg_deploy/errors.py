@@ -30,3 +30,10 @@ class CheckFailed(RepvggDeployError):
     """
 
     exit_code = 3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """MemoryError, and what torch raises in its place."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    )

@@ -169,7 +169,7 @@ def write_bad_file(kind: str, path: Path) -> None:
         state["stage1.0.rbr_1x1.conv.weight"] = torch.empty(4, 0, 1, 1)
         torch.save(state, path)
     elif kind == "a zip's first bytes":
-        path.write_bytes(b"PK and garbage")
+        path.write_bytes(b"PK\x03\x04 and garbage")
     elif kind == "one byte":
         path.write_bytes(b"\x80")
     elif kind == "pipe":
@@ -196,7 +196,7 @@ BAD_FILES = {
     "missing": "no such file",
     "folder": "is a folder",
     "empty": "is empty",
-    "text": "neither a PyTorch checkpoint nor a safetensors file",
+    "text": r"is a text file that begins with 'epoch 1, loss 0\.3'",
     "truncated zip": "truncated or damaged",
     "cut in the middle": "truncated or damaged",
     "truncated safetensors": "truncated or damaged",

@@ -80,7 +80,7 @@ LAYERS = [
     {"reparam", "models", "checkpoint", "data", "workspace"},
     {"sidecar"},
     {"artifacts"},
-    {"files", "optional", "rebuild", "records"},
+    {"archives", "file_kinds", "files", "optional", "rebuild", "records"},
     {"errors"},
     {"__init__", "demo"},
 ]

@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..archives import size_text
 from ..errors import UserError
 
+#: Tensors that share memory may take this many times as much apart, and this many bytes anyway.
+_MOST_SHARED, _HARMLESS = 16, 64_000_000
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -19,7 +22,7 @@ def check_storage(state: Mapping[str, Tensor], path: Path) -> None:
     Names too: what is not printable could make a terminal show what is not so.
 
     Raises:
-        UserError: names the first.
+        UserError: names the first; or they are views of far less memory than they would take.
     """
     for key, tensor in state.items():
         if not key.isprintable():
@@ -37,6 +40,19 @@ def check_storage(state: Mapping[str, Tensor], path: Path) -> None:
             )
         if tensor.numel() == 0 and tensor.ndim > 1 and key.endswith("weight"):
             raise _empty(key, tensor, path)  # a kernel, with no shape to find a block by
+    _check_shared(state, path)
+
+
+def _check_shared(state: Mapping[str, Tensor], path: Path) -> None:
+    """Tied weights are two names of one memory; a thousand would fill the disk when written."""
+    storages = (tensor.untyped_storage() for tensor in state.values())
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    whole = sum(tensor.nbytes for tensor in state.values())
+    if whole > max(_HARMLESS, _MOST_SHARED * held):
+        raise UserError(
+            f"{path}: its tensors share {size_text(held)} of memory and would take "
+            f"{size_text(whole)} apart, which no network's do; save their clones instead."
+        )
 
 
 def check_values(state: Mapping[str, Tensor], keys: Iterable[str], path: Path) -> None:

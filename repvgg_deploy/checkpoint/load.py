@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import stat
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import UserError
+from ..archives import too_large
+from ..errors import UserError, is_out_of_memory
+from ..file_kinds import what_it_is
 from ..files import read_error, sha256_file
 from .check import check_storage
-from .numpy_pickle import read_numpy_pickle
+from .declared import Damaged, Declared, Refused, Unusual
+from .numpy_pickle import open_numpy_pickle
+from .torch_file import open_legacy, open_zip
 from .unwrap import EMA, RAW, unwrap
 
 _REFUSED = (
@@ -32,9 +36,18 @@ _CODE = f"""\
     model = next(filter(None, map(ckpt.get, names))) if type(ckpt) is dict else ckpt
     torch.save(model.float().state_dict() if hasattr(model, "float") else model, "state_dict.pth")\
 """
-Kind = Literal["torch", "safetensors", "numpy pickle"]
-_PICKLE_PROTOCOL_2 = b"\x80\x02"  # how torch.save started its files before the zip format
-_NEWER_PROTOCOLS = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_SCRIPT_CODE = """\
+    model = torch.jit.load("model.pt", map_location="cpu")
+    torch.save(model.state_dict(), "state_dict.pth")\
+"""
+Kind = Literal["torch", "torch before 1.6", "safetensors", "numpy pickle"]
+_PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5))
+#: The magic number that opens torch.save's files of before the zip format, as pickles have it.
+_LEGACY = (b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"L119547037146038801333356L\n.")
+#: safetensors itself refuses a header beyond this.
+_LONGEST_HEADER = 100_000_000
+_OF_PADDLE = ("._mean", "._variance")
+_COPY_AGAIN = "copy or download the checkpoint again."
 
 
 @dataclass(frozen=True)
@@ -60,26 +73,30 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
-    """Read a ``.pth`` / ``.pt`` (``weights_only=True``), ``.safetensors`` or MegEngine checkpoint.
+    """Read a ``.pth`` / ``.pt``, ``.safetensors`` or MegEngine checkpoint, whatever its name.
 
-    The format is told from the content, not from the name. ``ema`` as in :func:`unwrap`.
+    Of a file of torch.save only the chosen state dict is read. ``ema`` as in :func:`unwrap`.
 
     Raises:
-        UserError: missing, no regular file, empty, truncated, not a checkpoint, holds code,
-            has an unknown wrapper, or a tensor that check_storage refuses.
+        UserError: missing, no regular file, empty, truncated, another kind of file, too large for
+            the memory, holds code, has an unknown wrapper, a record whose checksum does not match,
+            or a tensor that check_storage refuses.
     """
     kind = _sniff(path)
     pool = ThreadPoolExecutor(1)
     digest = pool.submit(sha256_file, path)
     pool.shutdown(wait=False)
-    content = _READERS[kind](path)
-    state, wrapper, averaged = unwrap(content, path, ema)
+    with _explained(path, kind), _READERS[kind](path) as content:
+        if kind == "numpy pickle":
+            _refuse_paddle(content, path)
+        held, wrapper, averaged = unwrap(content, path, ema)
+        state = {key: _read(key, value, path) for key, value in held.items()}
     check_storage(state, path)
     return Checkpoint(path, wrapper, state, digest, kind, averaged)
 
 
 def _sniff(path: Path) -> Kind:
-    """The kind of file, from the first bytes."""
+    """The kind of file, from its content."""
     try:
         mode = path.stat().st_mode  # to open a pipe would wait for whoever writes to it
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -88,51 +105,114 @@ def _sniff(path: Path) -> Kind:
                 "a file and give that."
             )
         with path.open("rb") as stream:
-            head = stream.read(16)
+            head = stream.read(64)
+        if not head:
+            raise UserError(f"{path}: is empty; copy or download the checkpoint again.")
+        kind = _by_content(path, head)
+        found = None if kind else what_it_is(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of a training checkpoint.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a folder; give a file inside it.") from error
     except OSError as error:
         raise read_error(path, error) from error
-    if not head:
-        raise UserError(f"{path}: is empty; copy or download the checkpoint again.")
-    if head[:2] == b"PK" or head[:2] == _PICKLE_PROTOCOL_2:
-        return "torch"
-    if head[:2] in _NEWER_PROTOCOLS:
+    if kind is None:
+        unknown = (
+            "is neither a PyTorch checkpoint nor a safetensors file; "
+            "give a file that torch.save or safetensors wrote."
+        )
+        raise UserError(f"{path}: {found or unknown}")
+    return kind
+
+
+def _by_content(path: Path, head: bytes) -> Kind | None:
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _kind_of_zip(path)
+    if any(magic in head for magic in _LEGACY):
+        return "torch before 1.6"
+    if head.startswith(_PICKLES):
         return "numpy pickle"
-    if head[8:9] == b"{":
-        return "safetensors"
-    raise UserError(
-        f"{path}: is neither a PyTorch checkpoint nor a safetensors file; "
-        "give a file that torch.save or safetensors wrote."
-    )
+    header = int.from_bytes(head[:8], "little")
+    return "safetensors" if head[8:9] == b"{" and header <= _LONGEST_HEADER else None
 
 
-def _read_torch(path: Path) -> Any:
+def _kind_of_zip(path: Path) -> Kind | None:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch's reader stumble in many ways
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch names it in its message
-        if isinstance(error, pickle.UnpicklingError) and refused:
-            holds = f"holds Python objects besides tensors ({refused[1].rstrip('.')})"
-            raise UserError(f"{path}: {holds}{_REFUSED}", _CODE) from error
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # its end is missing
         raise UserError(
-            f"{path}: is truncated or damaged; copy or download the checkpoint again."
+            f"{path}: is truncated or damaged (a zip archive without its directory); {_COPY_AGAIN}"
+        ) from error
+    if "constants.pkl" in names:
+        raise UserError(
+            f"{path}: is a TorchScript program (of torch.jit.save), which brings its code along, "
+            "so it is refused. Where you trust the file, turn it into a state dict and give that:",
+            _SCRIPT_CODE,
+        )
+    return "torch" if "data.pkl" in names else None
+
+
+@contextmanager
+def _explained(path: Path, kind: Kind) -> Iterator[None]:
+    """Errors of reading a file as one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Refused as error:
+        if kind == "numpy pickle":
+            raise UserError(
+                f"{path}: is a pickle of more than numpy arrays ({error}), and loading it could "
+                "run code from the file; save a state dict with torch.save or safetensors, and "
+                "give that."
+            ) from error
+        holds = f"holds Python objects besides tensors ({error})"
+        raise UserError(f"{path}: {holds}{_REFUSED}", _CODE) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: is nested too deeply; give a plain state dict.") from error
+    except Exception as error:  # a damaged file makes readers stumble in many ways
+        if is_out_of_memory(error):
+            raise too_large(path) from error
+        reason = _reason(error)
+        raise UserError(f"{path}: is truncated or damaged{reason}; {_COPY_AGAIN}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, where the reader says so in words that a user understands."""
+    if bad := re.match(r"Bad CRC-32 for file '(.*)'", str(error)):
+        return f" (the bytes of its record {bad[1]} are not those that its checksum tells)"
+    return f" ({error})" if isinstance(error, (Damaged, SafetensorError)) else ""
+
+
+def _read(key: str, value: Tensor | Declared, path: Path) -> Tensor:
+    try:
+        return value.read() if isinstance(value, Declared) else value
+    except Unusual as error:
+        raise UserError(
+            f"{path}: {key!r} is a sparse, quantized, complex, 8-bit or otherwise unusual "
+            f"tensor ({error}); save plain float tensors."
         ) from error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
+def _refuse_paddle(content: Any, path: Path) -> None:
+    """Its linear layers are transposed, and its batch norms named otherwise."""
+    keys = [str(key) for key in content] if isinstance(content, Mapping) else []
+    if any(key == "StructuredToParameterName@@" or key.endswith(_OF_PADDLE) for key in keys):
         raise UserError(
-            f"{path}: is truncated or damaged ({error}); copy or download the checkpoint again."
-        ) from error
+            f"{path}: is a PaddlePaddle checkpoint, which fuse does not read; export the training "
+            "form of the model to ONNX (paddle2onnx) and fuse that."
+        )
 
 
-_READERS: dict[Kind, Callable[[Path], Any]] = {
-    "torch": _read_torch,
-    "safetensors": _read_safetensors,
-    "numpy pickle": read_numpy_pickle,
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[dict[str, Tensor]]:
+    yield load_file(path)
+
+
+_READERS: dict[Kind, Callable[[Path], AbstractContextManager[Any]]] = {
+    "torch": open_zip,
+    "torch before 1.6": open_legacy,
+    "safetensors": _open_safetensors,
+    "numpy pickle": open_numpy_pickle,
 }

@@ -9,11 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
+from .declared import Declared
 
+#: What a state dict holds: tensors, read or not.
+Value = Tensor | Declared
 #: Keys under which projects store a state dict, in the order in which they are tried.
-RAW = ("state_dict", "model", "model_state_dict", "module")
+RAW = ("state_dict", "model", "model_state_dict", "module", "params")
 #: Keys of its exponential moving average, which is what projects that keep one deploy.
-EMA = ("state_dict_ema", "model_ema", "ema")
+EMA = ("state_dict_ema", "model_ema", "ema", "params_ema")
 WRAPPERS = (*RAW, *EMA)
 #: What DataParallel / DistributedDataParallel and torch.compile put before every key.
 PREFIXES = ("module.", "_orig_mod.")
@@ -23,9 +26,7 @@ DEEPEST = 4
 COUNTER = "n_averaged"
 
 
-def unwrap(
-    content: Any, path: Path, ema: bool | None = None
-) -> tuple[dict[str, Tensor], str, bool]:
+def unwrap(content: Any, path: Path, ema: bool | None = None) -> tuple[dict[str, Value], str, bool]:
     """The state dict in ``content``, how it was held, e.g. ``state_dict, prefix module.``, and
     whether it is a moving average.
 
@@ -43,7 +44,7 @@ def unwrap(
         raise UserError(
             f"{path}: holds no moving average (none of {', '.join(EMA)}); leave out --ema."
         )
-    state = {key: value.detach() for key, value in found.items() if isinstance(value, Tensor)}
+    state = {key: value for key, value in found.items() if isinstance(value, Value)}
     held = opened or ["bare state dict"]
     if averaged and ema is None:
         held.append("the moving average, which is what gets deployed; --no-ema takes the other")
@@ -76,7 +77,7 @@ def _is_state_dict(content: Any) -> bool:
     """Tensors by name; beside them there may be a few plain values, an epoch for example."""
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         return False
-    others = [value for value in content.values() if not isinstance(value, Tensor)]
+    others = [value for value in content.values() if not isinstance(value, Value)]
     plain = all(value is None or isinstance(value, (int, float, str)) for value in others)
     return plain and 2 * len(others) < len(content)
 
@@ -100,7 +101,7 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, Mapping) and not value)
 
 
-def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
+def _prefixes(state: Mapping[str, Value]) -> list[str]:
     """The known prefixes that all keys share, outermost first."""
     keys, found = list(state), []
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), None):
@@ -118,8 +119,9 @@ def _refusal(content: Any, found: Any, opened: list[str], ema: bool | None) -> s
         )
     advice = f"save it bare or under one of {', '.join(WRAPPERS)}"
     if not isinstance(found, Mapping):
-        return f"holds a {type(found).__name__} and no state dict; {advice}."
-    others = [key for key, value in found.items() if not isinstance(value, Tensor)]
+        kind = "Tensor" if isinstance(found, Declared) else type(found).__name__
+        return f"holds a {kind} and no state dict; {advice}."
+    others = [key for key, value in found.items() if not isinstance(value, Value)]
     if 2 * len(others) < len(found):
         return f"holds {_listed(others)} beside the tensors of a state dict; save it without."
     return f"no state dict found (its keys: {_keys(found)}); {advice}."

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ..archives import check_arrays, too_large
 from ..errors import UserError
 from ..runners.onnx_session import FLOAT_TYPES, Arrays, OrtSession
 
@@ -24,6 +25,7 @@ OTHER_INPUTS = "give inputs in an .npz file whose arrays bear the input names"
 def read_inputs(path: Path) -> Arrays:
     """Arrays of an .npz file by name, or the one of an .npy file; UserError where it is neither."""
     try:
+        check_arrays(path)
         content = np.load(path)
         if isinstance(content, np.ndarray):
             return {"": content}
@@ -31,6 +33,8 @@ def read_inputs(path: Path) -> Arrays:
             return dict(content)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the path of an .npz or .npy file.") from error
+    except MemoryError as error:
+        raise too_large(path) from error
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(
             f"{path}: is not an .npz or .npy file, or damaged; {OTHER_INPUTS}."

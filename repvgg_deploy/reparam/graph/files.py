@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from ...errors import UserError
+from ...file_kinds import what_it_is
 from ...files import read_error, sha256_file
 from .external import check_bytes, find_place, is_external, move_out, name_file, read_in
 from .model import OnnxModel, inner_tensors, take_apart
@@ -39,15 +40,22 @@ def read_proto(path: Path) -> ModelProto:
     except OSError as error:
         raise read_error(path, error) from error
     except DecodeError as error:
-        raise UserError(f"{path}: is not an ONNX model, or damaged; export it again.") from error
+        raise _not_onnx(path, "is not an ONNX model, or damaged") from error
     if not model.HasField("graph") or not model.ir_version:
-        raise UserError(f"{path}: is not an ONNX model (it holds no graph); export it again.")
+        raise _not_onnx(path, "is not an ONNX model (it holds no graph)")
     for tensor in (*model.graph.initializer, *inner_tensors(model)):
         if is_external(tensor):
             find_place(tensor, path.parent, str(path))
         else:
             check_bytes(tensor, str(path))
     return model
+
+
+def _not_onnx(path: Path, otherwise: str) -> UserError:
+    if not path.stat().st_size:
+        return UserError(f"{path}: is empty; copy or export the model again.")
+    found = what_it_is(path, not_onnx=True) or f"{otherwise}; export it again."
+    return UserError(f"{path}: {found}")
 
 
 def load_model(path: Path) -> ModelProto:

@@ -1,0 +1,46 @@
+"""Tensors that a file declares: described first, checked, and only then read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Damaged(Exception):
+    """The file contradicts itself; the text is the reason, without the path."""
+
+
+class Refused(Exception):
+    """A pickle refers to something beyond tensors and numbers; the text is its name."""
+
+
+class Unusual(Exception):
+    """A tensor that is not plain numbers in memory; the text says what kind."""
+
+
+class Declared(ABC):
+    """A tensor of a file, not in memory yet."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self) -> Tensor:
+        """Its numbers.
+
+        Raises:
+            Damaged: the bytes are not there, or not those that their checksum tells.
+            Unusual: a sparse or quantized tensor, say.
+        """
+
+
+class UnusualTensor(Declared):
+    """Known by name, and never read."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def read(self) -> Tensor:
+        raise Unusual(self.kind)
