@@ -21,6 +21,7 @@ from repvgg_deploy.errors import UserError
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.build import build
 from repvgg_deploy.quantize import collect as collect_module
+from repvgg_deploy.quantize import threads
 from repvgg_deploy.quantize.collect import activations, collect, collect_channels
 from repvgg_deploy.quantize.histograms import BINS, ChannelHistograms, Histogram
 from repvgg_deploy.quantize.ranges import (
@@ -299,7 +300,7 @@ def test_batch_size_and_cores_change_no_count(
     whole = collect(model, inner(model), [images])
     assert {name: h.counts.sum() for name, h in whole.items()}["input"] == images.size
     for size, cores in ((1, 1), (7, 3), (49, 2)):
-        monkeypatch.setattr(collect_module, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(threads, "_cores", lambda cores=cores: cores)
         again = collect(model, inner(model), in_batches(images, size))
         assert {n: contents(h) for n, h in again.items()} == {
             n: contents(h) for n, h in whole.items()
@@ -348,7 +349,7 @@ def test_only_the_images_at_hand_are_kept(
     model: ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect_module, "_VALUES_AT_ONCE", 1)
-    monkeypatch.setattr(collect_module, "_cores", lambda: 2)
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
     alive: set[int] = set()
     most = 0
 

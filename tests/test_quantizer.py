@@ -115,6 +115,15 @@ def test_the_same_integers_for_any_batch_size() -> None:
     )
 
 
+def test_the_same_integers_on_any_number_of_threads() -> None:
+    """conftest.py sets one."""
+    expected = quantized("thorough")
+    torch.set_num_threads(2)
+    found = quantize(demo(), batches(demo_images()[0][CALIBRATION]), RECIPES["thorough"])
+    assert torch.get_num_threads() == 2, "the setting is put back"
+    assert_same(expected, found)
+
+
 @pytest.mark.parametrize("recipe", ["mse", "thorough"])
 def test_the_network_that_was_calibrated_is_the_one_that_is_written(recipe: str) -> None:
     """Fake quantization in float, which rounding goes by, and Q/DQ in ONNX Runtime."""

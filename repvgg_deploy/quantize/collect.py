@@ -7,10 +7,7 @@ of cores: not in the last bit. Cores share the work by each running images of it
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -24,6 +21,7 @@ from ..errors import UserError
 from ..reparam.graph.files import read_proto
 from ..runners.onnx_session import Arrays, OrtSession
 from .histograms import ChannelHistograms, Histogram
+from .threads import in_parallel
 
 #: Values of the input that are run at a time: one image of 224 px, or 42 of 32 px.
 _VALUES_AT_ONCE = 2**17
@@ -33,7 +31,6 @@ NAMELESS = Path("the ONNX model")
 
 Batches = Iterable[NDArray[np.float32]]
 _Kind = TypeVar("_Kind", Histogram, ChannelHistograms)
-_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -108,31 +105,11 @@ def _with_each(
         return use({tensor: values[:kept] for tensor, values in checked.items()})
 
     empty = True
-    for result in _in_parallel(run, _in_chunks(batches, fixed)):
+    for result in in_parallel(run, _in_chunks(batches, fixed)):
         empty = False
         yield result
     if empty:
         raise UserError("there are no calibration images; give at least one, better 500.")
-
-
-def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """The results in the order of the items, which are taken only as fast as they are done."""
-    workers = _cores()
-    with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[_Result]] = deque()
-        for item in items:
-            running.append(pool.submit(work, item))
-            if len(running) > workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _exposed(model: ModelProto, tensors: Sequence[str], path: Path) -> ModelProto:

@@ -14,12 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..runners.onnx_reference import find_padding
+from .threads import in_parallel, one_thread
 
 #: Positions taken of each image. Neighbours resemble one another, other images do not.
 POSITIONS = 64
 
 #: Patches that are multiplied at a time: a product of few columns takes as long as one of many.
 _TOGETHER = 1024
+#: Rows of a product that a thread computes at a time.
+_ROWS = 256
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -82,9 +85,11 @@ class _Sums:
         x, q = (torch.cat(part, 2) for part in zip(*held, strict=True))
         difference, q = x - q, q - self._pivot
         turned = q.transpose(1, 2)
-        found = (difference.sum(2), q.sum(2), q @ turned, difference @ turned)
-        for total, part in zip(self._sums, found, strict=True):
-            total += part  # in place: two of them are K x K, which is a lot for a wide layer
+        shift, mean, second, crossed = self._sums
+        shift += difference.sum(2)
+        mean += q.sum(2)
+        for total, left in ((second, q), (crossed, difference)):
+            _add_product(total, left, turned)
         self._count += q.shape[2]
 
     def statistics(self, signal: float, noise: float) -> PatchStatistics:
@@ -100,6 +105,19 @@ class _Sums:
             signal=signal,
             noise=noise,
         )
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add [groups, K, n] times [groups, n, K] to ``total``, in place, as that is large for a wide
+    layer: blocks of rows, each of them on one thread."""
+
+    def add(start: int) -> None:
+        rows = slice(start, start + _ROWS)
+        with one_thread():
+            total[:, rows] += left[:, rows] @ right
+
+    for _ in in_parallel(add, range(0, left.shape[1], _ROWS)):
+        pass
 
 
 def _patches(

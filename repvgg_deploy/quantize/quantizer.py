@@ -20,6 +20,7 @@ from .qdq import representable
 from .quality import decibel
 from .ranges import LEVELS, METHODS
 from .rounding import round_layer
+from .threads import one_thread
 
 #: Gives the calibration images from the start, [n, C, H, W] each.
 Images = Callable[[], Batches]
@@ -62,6 +63,7 @@ class QuantizedNetwork:
     input_sqnr_db: dict[str, float]
 
 
+@one_thread()
 def quantize(
     model: ModelProto,
     images: Images,
@@ -75,7 +77,8 @@ def quantize(
 ) -> QuantizedNetwork:
     """Quantize the convolutions of ``model`` on calibration images, without labels.
 
-    ``stem`` and ``linear`` as find_layers has them. The same arguments give the same integers.
+    ``stem`` and ``linear`` as find_layers has them. The same arguments give the same integers
+    on any number of threads of one machine; other processors may round sums otherwise.
     ``progress`` hears what is done and the share of it that is.
 
     Raises:

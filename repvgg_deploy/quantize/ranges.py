@@ -157,7 +157,8 @@ class _SquaredErrors:
         above = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]  # values above the bin's lower edge
         excess = np.cumsum((above - counts / 2)[:, ::-1], axis=1)[:, ::-1]  # by how much, in bins
         self._counts, self._above, self._excess = counts.ravel(), above.ravel(), excess.ravel()
-        self._squares = counts @ (middles**2 + 1 / 12)
+        # no product of BLAS, whose threads would decide how it is rounded
+        self._squares = np.einsum("cb,b->c", counts, middles**2 + 1 / 12)
         self._first = BINS * np.arange(len(counts))[:, None]
         self._width = histograms.limits[some] / BINS
         self._levels = levels
