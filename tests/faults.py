@@ -1,0 +1,83 @@
+"""The faults that every proof has to catch, as changes of one fused layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+#: (weight, bias) of a fused layer, and its training form folded otherwise -> the faulty pair.
+Fault = Callable[[Tensor, Tensor, torch.dtype], tuple[Tensor, Tensor]]
+
+#: A channel a hundred times quieter than the others, where averages hide what is wrong.
+QUIET = 1
+
+
+def hostile(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Statistics that training leaves in real networks: one channel quieter by 100 times, one
+    nearly dead (gamma near 0), large means, small variances."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator)
+
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.copy_(noise(module.running_mean) * 3)
+                module.running_var.copy_(noise(module.running_var).square() + 0.05)
+                module.weight.copy_(noise(module.weight) * 0.3 + 1)
+                module.bias.copy_(noise(module.bias))
+                module.running_mean[0] = 20
+                module.running_var[2] = 1e-3
+                module.weight[QUIET] *= 0.01
+                module.bias[QUIET] = module.running_mean[QUIET] = 0.01
+                module.weight[3] = 1e-4
+    return network.eval()
+
+
+def shifted(weight: Tensor, bias: Tensor, _: torch.dtype) -> tuple[Tensor, Tensor]:
+    return weight.roll(1, -1), bias
+
+
+def swapped_channels(weight: Tensor, bias: Tensor, _: torch.dtype) -> tuple[Tensor, Tensor]:
+    order = torch.arange(len(weight))
+    order[[0, 2]] = order[[2, 0]]
+    return weight[order], bias[order]
+
+
+def one_weight(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """By 0.1 %, in the quiet channel: the largest one that is another number in ``dtype``."""
+    changed = weight.clone()
+    row = changed[QUIET].flatten()
+    differs = (row * 1.001).to(dtype) != row.to(dtype)
+    assert differs.any()
+    at = int((row.abs() * differs).argmax())
+    row[at] *= 1.001
+    changed[QUIET] = row.reshape(changed[QUIET].shape)
+    return changed, bias
+
+
+def one_bias(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """By 1 %, in the quiet channel."""
+    changed = bias.clone()
+    changed[QUIET] *= 1.01
+    assert changed[QUIET].to(dtype) != bias[QUIET].to(dtype)
+    return weight, changed
+
+
+def zeroed_channel(weight: Tensor, bias: Tensor, _: torch.dtype) -> tuple[Tensor, Tensor]:
+    keep = torch.ones(len(weight))
+    keep[QUIET] = 0
+    return weight * keep.reshape(-1, 1, 1, 1), bias * keep
+
+
+#: Faults of a fused layer.
+FAULTS: Mapping[str, Fault] = {
+    "kernel shifted": shifted,
+    "channels swapped": swapped_channels,
+    "one weight off by 0.1 %": one_weight,
+    "one bias off by 1 %": one_bias,
+    "one channel zeroed": zeroed_channel,
+}
