@@ -32,7 +32,7 @@ def hostile(network: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_mean[0] = 20
                 module.running_var[2] = 1e-3
                 module.weight[QUIET] *= 0.01
-                module.bias[QUIET] = module.running_mean[QUIET] = 0.01
+                module.running_mean[QUIET], module.bias[QUIET] = 0.01, 0.03
                 module.weight[3] = 1e-4
     return network.eval()
 

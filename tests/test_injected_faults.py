@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,7 @@ from repvgg_deploy.steps.verify import verify_pair
 from repvgg_deploy.steps.weights import BY_ITSELF
 from repvgg_deploy.workspace import Workspace
 
-from .conftest import Cli
-from .faults import FAULTS, QUIET, hostile
+from .faults import FAULTS, hostile
 from .helpers import tiny_spec
 
 State = dict[str, Tensor]
@@ -235,9 +234,7 @@ def source_graph(opset: int, precision: str, norms: bool) -> ModelProto:
         nodes.append(helper.make_node("Relu", [f"{number}.end"], [f"{number}.relu"]))
         x = f"{number}.relu"
     shape = ["n", 4, 8, 8]
-    inputs, outputs = (
-        [helper.make_tensor_value_info(name, element, shape)] for name in ("x", x)
-    )
+    inputs, outputs = ([helper.make_tensor_value_info(name, element, shape)] for name in ("x", x))
     graph = helper.make_graph(nodes, "source", inputs, outputs, weights)
     opsets = [helper.make_opsetid("", opset)]
     ir_version = max(4, helper.find_min_ir_version_for(opsets))

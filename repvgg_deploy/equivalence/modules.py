@@ -134,7 +134,7 @@ class _Judge:
         truth, own, new, rounded = map(array, tensors)
         options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
         each = (compare(name, truth, reference, new, **options) for reference in (own, rounded))
-        return min(each, key=lambda comparison: comparison.ratio)
+        return min(each, key=lambda comparison: (not comparison.passed, comparison.ratio))
 
     def _agree(self, name: str, *tensors: Tensor) -> Agreement:
         truth, own, new, rounded = ([tensor.cpu().numpy()] for tensor in tensors)
