@@ -20,6 +20,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from repvgg_deploy import fuse, prove_modules
 from repvgg_deploy.export.graph import BF16_OPSET, DEFAULT_OPSET, to_onnx
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.models.build import build
@@ -34,7 +35,8 @@ from repvgg_deploy.steps.verify import verify_pair
 from repvgg_deploy.steps.weights import BY_ITSELF
 from repvgg_deploy.workspace import Workspace
 
-from .faults import FAULTS, hostile
+from . import module_nets as nets
+from .faults import FAULTS, hostile, module_faults
 from .helpers import tiny_spec
 
 State = dict[str, Tensor]
@@ -313,3 +315,49 @@ def test_faults_in_fused_graphs_are_caught(
             assert verdict.weights is not None
             assert verdict.weights.exact is (fault is None)
             judged(f"graph {precision}", fault, not verdict.failures, verdict.failures)
+
+
+# Torch modules.
+
+
+def trained_model(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(2)
+    return hostile(nets.RepVGG(8), 2).to(dtype)
+
+
+def no_identity(block: nets.RepVGGBlock) -> None:
+    block.rbr_identity = None
+
+
+def large_eps(block: nets.RepVGGBlock) -> None:
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3
+
+
+def faulty_modules(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str | None, nn.Module]]:
+    right = fuse(model)
+    yield None, right
+    for name, change in (("branch dropped", no_identity), ("eps 1e-3", large_eps)):
+        other = copy.deepcopy(model)
+        for module in other.modules():
+            if isinstance(module, nets.RepVGGBlock):
+                change(module)
+        yield name, fuse(other)
+    for name, fault in module_faults(dtype).items():
+        wrong = copy.deepcopy(right)
+        conv = wrong.stage1[0].rbr_reparam
+        pair = fault(conv.weight.detach().float(), conv.bias.detach().float(), dtype)
+        conv.weight.data, conv.bias.data = (tensor.to(dtype) for tensor in pair)
+        yield name, wrong
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_faults_in_fused_modules_are_caught(precision: str) -> None:
+    dtype = TORCH[precision]
+    model = trained_model(dtype)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    for fault, fused in faulty_modules(model, dtype):
+        proof = prove_modules(model, fused, x)
+        assert proof.weights.exact is (fault is None)
+        judged(f"module {precision}", fault, proof.passed, proof.failures)

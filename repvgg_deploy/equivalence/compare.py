@@ -27,7 +27,8 @@ class Comparison:
     ``noise`` is the reference's own distance to the truth in the working precision, ``error`` the
     candidate's; ``ratio`` is error / noise and passes up to ``limit``, unless one channel alone is
     too far off (channels.py). Distances are relative: the RMS over channels of |difference| /
-    |truth| in each. ``max_abs`` and ``max_rel`` are over all values, ``sqnr_db`` in decibel, ``top1_agreement`` a share (None for feature maps).
+    |truth| in each. ``max_abs`` and ``max_rel`` are over all values, ``sqnr_db`` in decibel,
+    ``top1_agreement`` a share (None for feature maps).
     """
 
     name: str

@@ -18,9 +18,10 @@ from ..reparam.state_dict import fold_block
 
 #: A fold in float64 differs by the order of its sums, by this share of what was summed at most.
 ORDER = 2.0**-45
-#: A fold in float32, as other tools make it, is this far off at most: one unit roundoff for each of
-#: the dozen operations that lead to a fused weight, and some more for a second batch norm.
-ELSEWHERE = 16 * 2.0**-24
+#: A fold in the precision of the weights, as other tools make it, is this many unit roundoffs off
+#: at most: one for each operation that leads to a fused weight, a second batch norm included.
+ELSEWHERE = 16.0
+_SINGLE = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,26 @@ class WeightCheck:
 
 @dataclass(frozen=True)
 class Meant:
-    """What a tensor should hold: ``values`` as the candidate's file should have them, or for a
-    fold in float64 with ``size``, the sum of the absolute values that each was summed from."""
+    """What a tensor should hold: ``values`` as the candidate should have them, or for a fold in
+    float64 with ``size``, the sum of the absolute values that each was summed from. A fold is
+    rounded to ``first`` (as a fused file is) and then to the candidate's type."""
 
     values: Tensor
     size: Tensor | None = None
+    first: torch.dtype = torch.float32
 
     def within(self, found: Tensor, share: float) -> Tensor:
-        """Which of ``found`` are these values rounded to its type, each up to ``share`` of its
-        size off before. A folded value is rounded to float32 first, as the fused file is."""
+        """Which of ``found`` are these values rounded, each up to ``share`` of its size off before
+        that."""
         if self.size is None:
             meant = self.values.to(found.dtype)
             return (found == meant) | (found.isnan() & meant.isnan())
         slack = share * self.size
-        low, high = (_rounded(self.values + d, found.dtype) for d in (-slack, slack))
+        low, high = (self._rounded(self.values + d, found.dtype) for d in (-slack, slack))
         return (low <= found) & (found <= high)
+
+    def _rounded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        return values.to(torch.promote_types(self.first, dtype)).to(dtype)
 
 
 def not_compared(reason: str) -> WeightCheck:
@@ -69,12 +75,12 @@ def failed(reason: str) -> WeightCheck:
 
 
 def compare_weights(
-    pairs: Iterable[tuple[str, Meant, Tensor | None]], must_be_exact: bool
+    pairs: Iterable[tuple[str, Meant, Tensor | None]], must_be_exact: bool, unit: float = _SINGLE
 ) -> WeightCheck:
     """Compare (name, what it should be, what the candidate holds; None: nothing), one by one.
 
-    ``must_be_exact``: this tool made the candidate from the reference. Else a fold may be one made
-    in float32.
+    ``must_be_exact``: this tool made the candidate from the reference. Else a fold may have been
+    made elsewhere, in arithmetic of this ``unit`` roundoff.
     """
     tensors = values = 0
     inexact: list[str] = []
@@ -89,20 +95,20 @@ def compare_weights(
             flat = found.detach().cpu().reshape(meant.values.shape)
             if (off := int((~meant.within(flat, ORDER)).sum())) == 0:
                 continue
-            off_elsewhere = int((~meant.within(flat, ELSEWHERE)).sum())
+            off_elsewhere = int((~meant.within(flat, ELSEWHERE * unit)).sum())
             is_wrong = must_be_exact or off_elsewhere
             count = off if must_be_exact else off_elsewhere or off
             sentence = f"{name}: {count:,} of {flat.numel():,} numbers are not the reference's"
             (wrong if is_wrong else inexact).append(sentence)
     reason = wrong[0] if wrong else ""
     if inexact and not wrong:
-        reason = "another tool folded them in float32; they agree within its rounding"
+        reason = "they were folded otherwise, and agree within the rounding of that"
     return WeightCheck(not (wrong or inexact), tensors, values, reason, tuple(wrong))
 
 
 def folded(state: State, block: TrainBlock, eps: float) -> tuple[Meant, Meant]:
     """What the fused weight and bias of a block should be."""
-    sizes = fold_block(_magnitudes(state, block), _positive(block), eps, torch.float64)
+    sizes = fold_block(_magnitudes(state, block), positive(block), eps, torch.float64)
     values = fold_block(state, block, eps, torch.float64)
     weight, bias = (Meant(*pair) for pair in zip(values, sizes, strict=True))
     return weight, bias
@@ -127,17 +133,13 @@ def _magnitudes(state: State, block: TrainBlock) -> Mapping[str, Tensor]:
     return found
 
 
-def _positive(block: TrainBlock) -> TrainBlock:
+def positive(block: TrainBlock) -> TrainBlock:
+    """Its branches added, where one is subtracted."""
     branches = tuple(
         replace(one, branch=replace(one.branch, factor=abs(one.branch.factor)))
         for one in block.branches
     )
     return replace(block, branches=branches)
-
-
-def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
-    single = values if dtype == torch.float64 else values.float()
-    return single.to(dtype)
 
 
 def _sides(tensor: Tensor) -> list[int]:
