@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckFailed, UserError
+from .channels import channel_errors, wrong_channel
 
 #: The candidate may be this many times as far from the truth as the reference is itself.
 RATIO_LIMIT = 8.0
 #: Relative error that one correctly rounded operation can make (IEEE 754, round to nearest).
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
-#: A channel this much quieter than the average one counts as silent.
-_SILENT = 1e-6
 
 Array = NDArray[np.float64]
 
@@ -26,9 +25,10 @@ class Comparison:
     """A candidate against a reference, both measured from the float64 truth.
 
     ``noise`` is the reference's own distance to the truth in the working precision, ``error`` the
-    candidate's; ``ratio`` is error / noise and passes up to ``limit``. Distances are relative: the
-    RMS over channels of |difference| / |truth| in each. ``max_abs`` and ``max_rel`` are over all
-    values, ``sqnr_db`` in decibel, ``top1_agreement`` a share (None for feature maps).
+    candidate's; ``ratio`` is error / noise and passes up to ``limit``, unless one channel alone is
+    too far off (channels.py). Distances are relative: the RMS over channels of |difference| /
+    |truth| in each. ``max_abs`` and ``max_rel`` are over all values, ``sqnr_db`` in decibel,
+    ``top1_agreement`` a share (None for feature maps).
     """
 
     name: str
@@ -90,7 +90,8 @@ def compare(
     noise = max(_distance(reference, truth), UNIT_ROUNDOFF[precision])
     error = _distance(candidate, truth)
     ratio = error / noise if np.isfinite(noise) else float("nan")
-    passed = bool(np.isfinite(error) and np.isfinite(noise) and ratio <= limit)
+    wrong = wrong_channel(truth, reference, candidate, noise, limit)
+    passed = bool(np.isfinite(error) and np.isfinite(noise) and ratio <= limit and not wrong)
     difference = np.abs(candidate - truth)
     return Comparison(
         name=name,
@@ -106,7 +107,7 @@ def compare(
         ratio=ratio,
         limit=limit,
         passed=passed,
-        reason=_reason(error, noise, ratio, limit, passed),
+        reason=wrong if wrong and ratio <= limit else _reason(error, noise, ratio, limit, passed),
     )
 
 
@@ -114,11 +115,7 @@ def _distance(values: Array, truth: Array) -> float:
     """RMS over channels of the relative error in each; infinite where a value is not finite."""
     if not (np.isfinite(values).all() and np.isfinite(truth).all()):
         return float("inf")
-    axes = tuple(axis for axis in range(truth.ndim) if axis != 1)
-    scale = np.sqrt((truth**2).sum(axes))
-    floor = _SILENT * np.sqrt((scale**2).mean())
-    error = np.sqrt(((values - truth) ** 2).sum(axes))
-    relative = error / np.maximum(scale, max(floor, np.finfo(float).tiny))
+    relative = channel_errors(values, truth)
     return float(np.sqrt((relative**2).mean()))
 
 

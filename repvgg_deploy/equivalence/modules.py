@@ -19,7 +19,9 @@ from ..errors import UserError
 from ..runners.torch_network import exact_math
 from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Comparison, compare, failure_lines
 from .discrete import Agreement, agree
+from .module_weights import check_module_weights
 from .trees import array, mapped, tensors
+from .weights import WeightCheck
 
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -29,13 +31,15 @@ class ModuleProof:
     """``blocks``: each fused block alone; ``outputs``: each tensor of floats or complex numbers
     that the model returns; ``discrete``: those of integers and bools.
 
-    ``not_run`` are fused blocks that this input does not reach (heads that only training uses).
+    ``weights``: whether the fused weights are those that the original's fold to. ``not_run`` are
+    fused blocks that this input does not reach (heads that only training uses).
     """
 
     blocks: tuple[Comparison, ...]
     outputs: tuple[Comparison, ...]
     discrete: tuple[Agreement, ...]
     not_run: tuple[str, ...]
+    weights: WeightCheck
 
     @property
     def worst(self) -> Comparison:
@@ -48,6 +52,7 @@ class ModuleProof:
         return [
             *failure_lines((*self.blocks, *self.outputs)),
             *(f"{part.name}: {part.reason}" for part in wrong),
+            *self.weights.failures,
         ]
 
     @property
@@ -76,11 +81,12 @@ def prove_modules(
             where = training[0] or "the model"
             raise UserError(f"{where} is in training mode; call eval() on both models first.")
     dtype = next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32)
+    if dtype not in (torch.float64, *_PRECISIONS):
+        raise UserError(f"a model in {dtype} cannot be proved; cast it to float32 first.")
+    given_models, unit = (original, fused), float(torch.finfo(dtype).eps) / 2
     if dtype == torch.float64:
         dtype = torch.float32
         original, fused = _cast(original, dtype), _cast(fused, dtype)
-    if dtype not in _PRECISIONS:
-        raise UserError(f"a model in {dtype} cannot be proved; cast it to float32 first.")
     judge = _Judge(_PRECISIONS[dtype], limit)
     given = mapped(example, dtype)
     exact = _cast(original, torch.float64)
@@ -93,10 +99,11 @@ def prove_modules(
             truth, off = _call(exact, precise), _call(rounded, precise)
         except RuntimeError as error:
             raise UserError(f"the models cannot run on this example: {error}") from error
+    weights = check_module_weights(*given_models, unit)
     outputs, discrete = judge.outputs("output", truth, reference, candidate, off)
     ran = {comparison.name for comparison in judge.blocks}
     not_run = tuple(path for path in watched if path not in ran)
-    return ModuleProof(tuple(judge.blocks), outputs, discrete, not_run)
+    return ModuleProof(tuple(judge.blocks), outputs, discrete, not_run, weights)
 
 
 class _Judge:
@@ -134,7 +141,7 @@ class _Judge:
         truth, own, new, rounded = map(array, tensors)
         options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
         each = (compare(name, truth, reference, new, **options) for reference in (own, rounded))
-        return min(each, key=lambda comparison: comparison.ratio)
+        return min(each, key=lambda comparison: (not comparison.passed, comparison.ratio))
 
     def _agree(self, name: str, *tensors: Tensor) -> Agreement:
         truth, own, new, rounded = ([tensor.cpu().numpy()] for tensor in tensors)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
     from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
+    from ..equivalence.weights import WeightCheck
     from ..quantize.quality import Likeness
     from ..steps.int8_proof import IntegerProof
     from ..steps.verdict import Verdict
@@ -51,15 +52,28 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     word = "FAILED" if verdict.failures else "passed"
     head = f"{verdict.candidate} against {verdict.reference}: {word}"
     end = verdict.end_to_end
+    weights = weight_lines(verdict.weights)
     if verdict.proof is not None:
         changed = [f"  {key}: is not what the reference holds" for key in verdict.changed[:5]]
-        return [head, *proof_lines(verdict.proof), *changed]
+        return [head, *proof_lines(verdict.proof), *weights, *changed]
     if verdict.graphs is not None:
-        return [head, *_graph_lines(verdict.graphs)]
+        return [head, *_graph_lines(verdict.graphs), *weights]
     if verdict.integers is not None:
         return [head, *_integer_lines(verdict.integers)]
     assert end is not None  # without a proof of blocks there is one
-    return [head, *_figures(f"{end.samples} samples, {end.precision}", end)]
+    return [head, *_figures(f"{end.samples} samples, {end.precision}", end), *weights]
+
+
+def weight_lines(check: WeightCheck | None) -> list[str]:
+    """Whether weights were compared exactly, and if not, why."""
+    if check is None:
+        return []
+    if check.failures:
+        return [f"  weights: {line}" for line in check.failures[:5]]
+    counted = f"{check.values:,} weights in {count_text(check.tensors, 'tensor')}"
+    if check.exact:
+        return [f"  {counted} compared exactly: all as they should be"]
+    return [f"  weights not compared exactly: {check.reason}"]
 
 
 def _graph_lines(proof: GraphProof) -> list[str]:
@@ -125,6 +139,7 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "failures": verdict.failures,
         "end_to_end": None if verdict.end_to_end is None else asdict(verdict.end_to_end),
         "changed": list(verdict.changed),
+        "weights": None if verdict.weights is None else asdict(verdict.weights),
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
         "integers": None if verdict.integers is None else verdict.integers.to_dict(),
         "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),

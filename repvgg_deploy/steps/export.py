@@ -21,6 +21,7 @@ from ..runners.protocol import run
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .against_weights import run_weights
+from .carried import check_exported
 from .image_size import model_image_size
 from .weights import Network, read_weights
 
@@ -62,7 +63,8 @@ def export_onnx(
     """
     opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
-    network = read_weights(folder.fused).network
+    weights = read_weights(folder.fused)
+    network = weights.network
     height, width = image_size or model_image_size(folder, network.spec)
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
@@ -70,6 +72,9 @@ def export_onnx(
     checks = _check(network, model, (height, width), precision, batch)
     if failed := [check for check in checks if not check.passed]:
         raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
+    carried = check_exported(weights, model, must_be_exact=True)
+    if not carried.exact:
+        raise CheckFailed(f"{path}: {carried.reason}; nothing was written.")
     artifact = store(
         path,
         lambda temporary: onnx.save(model, temporary),
@@ -83,7 +88,11 @@ def export_onnx(
             output_name=OUTPUT,
             input_shape=[batch or 0, network.spec.in_channels, height, width],
             operators=operators(model),
-            proof={"passed": True, "checks": [asdict(check) for check in checks]},
+            proof={
+                "passed": True,
+                "checks": [asdict(check) for check in checks],
+                "weights": asdict(carried),
+            },
         ),
     )
     return OnnxResult(

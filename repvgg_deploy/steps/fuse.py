@@ -22,6 +22,7 @@ from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
 from ..sidecar import store
 from ..workspace import ModelFolder, Workspace
+from .carried import check_blocks
 from .inventory import BlockCount, architecture, count_blocks, training_only
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
@@ -76,6 +77,8 @@ def fuse_checkpoint(
     state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
+    if proof is not None:
+        _check_weights(weights, state)
     if form == "ours" and whole is not None:
         state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
 
@@ -176,6 +179,15 @@ def _prove(
             f"{proof.failures[0]}{more}; nothing was written, please report this."
         )
     return proof
+
+
+def _check_weights(weights: WeightsFile, fused: Mapping[str, Tensor]) -> None:
+    """Outputs are too coarse to tell every weight; a second fold does."""
+    check = check_blocks(weights, fused, must_be_exact=True)
+    if not check.exact:
+        raise CheckFailed(
+            f"{weights.path}: {check.reason}; nothing was written, please report this."
+        )
 
 
 def _prove_network(

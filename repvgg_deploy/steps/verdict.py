@@ -8,6 +8,7 @@ from pathlib import Path
 from ..equivalence.compare import Comparison
 from ..equivalence.graph import GraphProof
 from ..equivalence.proof import Proof
+from ..equivalence.weights import WeightCheck
 from .int8_proof import IntegerProof
 
 
@@ -18,7 +19,8 @@ class Verdict:
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
     outside the blocks that are not the same to the bit. For two ONNX models it is the worst
     output of ``graphs`` (None: no float output). For an int8 model ``integers`` is compared first;
-    ``end_to_end`` is None where they already differ.
+    ``end_to_end`` is None where they already differ. ``weights`` is None for an engine, which
+    shows none.
     """
 
     reference: Path
@@ -29,15 +31,18 @@ class Verdict:
     changed: tuple[str, ...] = ()
     graphs: GraphProof | None = None
     integers: IntegerProof | None = None
+    weights: WeightCheck | None = None
 
     @property
     def failures(self) -> list[str]:
+        weights = [] if self.weights is None else list(self.weights.failures)
         if self.graphs is not None:
-            return self.graphs.failures
+            return self.graphs.failures + weights
         if self.integers is not None and self.integers.failures:
             return self.integers.failures
         lines = [] if self.proof is None else list(self.proof.failures)
         end = self.end_to_end
         if self.proof is None and end is not None and not end.passed:
             lines.append(f"end to end: {end.reason}")
+        lines += weights
         return lines + [f"{key}: is not what the reference holds" for key in self.changed]

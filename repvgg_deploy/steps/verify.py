@@ -13,12 +13,14 @@ from ..engine.engine_file import is_engine
 from ..engine.load import CheckedEngine, read_engine
 from ..equivalence.graph import prove_graphs
 from ..equivalence.graph_inputs import read_inputs
+from ..equivalence.graph_weights import check_graph_weights
 from ..equivalence.proof import prove_fusion
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.torch_network import pick_device
 from ..sidecar import read_sidecar
+from .carried import check_network, made_from
 from .fuse import refuse_images
 from .verdict import Verdict
 from .verify_blocks import verify_blocks
@@ -133,7 +135,10 @@ def _verify_networks(
         )
     samples = proof_samples(first.spec, images)
     proof = prove_fusion(first.build(), second.build(), samples, device)
-    return Verdict(reference.path, candidate.path, proof.end_to_end, proof, str(device))
+    weights = check_network(reference, candidate, made_from(candidate.path, reference.path))
+    return Verdict(
+        reference.path, candidate.path, proof.end_to_end, proof, str(device), weights=weights
+    )
 
 
 def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Verdict:
@@ -141,15 +146,19 @@ def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Ver
     if is_quantized(candidate) and not is_quantized(reference):
         return verify_int8_graph(reference, candidate, inputs)
     samples = None if inputs is None else read_inputs(inputs)
-    proof = prove_graphs(reference, candidate, samples, _region_ends(reference, candidate))
-    return Verdict(reference, candidate, proof.worst_output, None, "cpu", graphs=proof)
+    regions = _region_ends(reference, candidate)
+    proof = prove_graphs(reference, candidate, samples, regions or ())
+    weights = check_graph_weights(reference, candidate, regions)
+    return Verdict(
+        reference, candidate, proof.worst_output, None, "cpu", graphs=proof, weights=weights
+    )
 
 
-def _region_ends(reference: Path, candidate: Path) -> list[str]:
-    """Where fused regions end, if ``candidate`` is what fuse made of ``reference``."""
+def _region_ends(reference: Path, candidate: Path) -> list[str] | None:
+    """Where fused regions end, if ``candidate`` is what fuse made of ``reference``; else None."""
     try:
         artifact = read_sidecar(candidate, FusedOnnxArtifact)
         ours = artifact.source.sha256 == sha256_file(reference)
-        return [str(region["end"]) for region in artifact.fused] if ours else []
+        return [str(region["end"]) for region in artifact.fused] if ours else None
     except (UserError, OSError, KeyError, TypeError):
-        return []  # another tool's work: only the outputs are known to be the same
+        return None  # another tool's work: only the outputs are known to be the same

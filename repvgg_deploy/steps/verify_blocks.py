@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..equivalence.blocks import prove_blocks
 from ..errors import UserError
+from .carried import check_blocks, made_from
 from .inventory import training_only
 from .verdict import Verdict
 from .weights import WeightsFile
@@ -34,7 +35,10 @@ def verify_blocks(reference: WeightsFile, candidate: WeightsFile, device: torch.
         if not same and not (key in dropped and key not in after):
             changed.append(key)
     proof = prove_blocks(before, after, reference.blocks, device, reference.reading.eps)
-    return Verdict(reference.path, candidate.path, None, proof, str(device), tuple(changed))
+    weights = check_blocks(reference, after, made_from(candidate.path, reference.path))
+    return Verdict(
+        reference.path, candidate.path, None, proof, str(device), tuple(changed), weights=weights
+    )
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

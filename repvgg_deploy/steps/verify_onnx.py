@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from onnx import ModelProto
 
 from ..equivalence.compare import compare
 from ..errors import RepvggDeployError
@@ -14,6 +15,7 @@ from ..runners.onnx_info import OnnxInfo
 from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import run
 from .against_weights import check_channels, pick_samples, run_weights
+from .carried import check_exported, made_from
 from .verdict import Verdict
 from .weights import WeightsFile
 
@@ -28,18 +30,20 @@ def verify_onnx(
         candidate.path, image, candidate.batch or 1, candidate.batch, images
     )
     truth, own = run_weights(network, precision, device, samples)
+    model = load_model(candidate.path)
+    weights = check_exported(reference, model, made_from(candidate.path, reference.path))
     try:
-        output = run(OrtRunner(_runnable(candidate)), samples, batch)
+        output = run(OrtRunner(_runnable(candidate, model)), samples, batch)
         end_to_end = compare("end to end", truth, own, output, precision)
     except RepvggDeployError as error:
         raise _naming(candidate.path, error) from error
-    return Verdict(reference.path, candidate.path, end_to_end, None, str(device))
+    return Verdict(reference.path, candidate.path, end_to_end, None, str(device), weights=weights)
 
 
-def _runnable(model: OnnxInfo) -> Path | bytes:
-    if model.precision != "bf16":
-        return model.path
-    wide: bytes = widened(load_model(model.path)).SerializeToString()
+def _runnable(info: OnnxInfo, model: ModelProto) -> Path | bytes:
+    if info.precision != "bf16":
+        return info.path
+    wide: bytes = widened(model).SerializeToString()
     return wide
 
 
