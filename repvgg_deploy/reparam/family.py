@@ -86,7 +86,8 @@ class BlockFamily:
     strided: str = ""
     #: The code base's own deploy form keeps the branches beside the convolution.
     keeps_branches: bool = False
-    #: Plain layers that the code base folds too: looked for beside other blocks of it only.
+    #: Plain layers that the code base folds too. Checkpoints have them beside other blocks of it
+    #: only, and in modules they are not looked for.
     companion: bool = False
     #: Pattern of the keys that only training needs, auxiliary heads for example.
     training_only: str = ""
@@ -94,3 +95,8 @@ class BlockFamily:
     on_request: bool = False
     #: What someone should know who meets this family in a checkpoint.
     note: str = ""
+
+    @property
+    def is_plain_layer(self) -> bool:
+        """One layer with its batch norm, under names so common that they prove no code base."""
+        return self.companion or (len(self.branches) == 1 and not self.where)
