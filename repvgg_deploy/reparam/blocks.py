@@ -160,8 +160,9 @@ def read_block(
     outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
     if family.outer_norm and outer is None:
         raise Misfit(path, f"{family.outer_norm}.weight is missing.", damaged=False)
-    folded = None if keeps_outer_norm(state, path, family) else outer
-    return _with_geometry(state, path, family, branches, folded)
+    if outer is not None and outer.kind != "norm":
+        raise Misfit(path, f"{family.outer_norm} is no batch norm.", damaged=True)
+    return _with_geometry(state, path, family, branches, outer)
 
 
 def keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
@@ -173,6 +174,8 @@ def keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
 
 def _is_as_said(weight: Tensor, branch: Branch) -> bool:
     """Whether a kernel has the size and the groups that its branch always has."""
+    if branch.per_channel:
+        return False
     if branch.kernel and (weight.ndim < 4 or weight.shape[-1] != branch.kernel):
         return False
     return not branch.depthwise or (weight.ndim == 4 and weight.shape[1] == 1)
@@ -265,7 +268,8 @@ def _with_geometry(
     if any((largest[0] - h) % 2 or (largest[1] - w) % 2 for h, w in sizes):
         raise Misfit(path, f"kernels of sizes {sizes} have no common centre.", damaged=False)
     key = next((key for key, shape in kernels.items() if tuple(shape[2:]) == largest), None)
-    return TrainBlock(path, family, tuple(branches), outer, out, in_per_group, largest, key)
+    folded = None if keeps_outer_norm(state, path, family) else outer
+    return TrainBlock(path, family, tuple(branches), folded, out, in_per_group, largest, key)
 
 
 def _scales_channels(scale: Tensor, is_own: bool) -> bool:

@@ -27,6 +27,8 @@ class Branch:
     kernel: int | None = None
     #: The kernel has one input channel a group, where the names alone could mean other layers.
     depthwise: bool = False
+    #: The branch has no kernel: it passes the input on, channel by channel.
+    per_channel: bool = False
     #: In place of steps: average pooling of this size, stride 1, zeros padded and counted.
     average_pool: int | None = None
     #: Where a module keeps a branch without tensors; None there: this block lacks it.
@@ -49,7 +51,7 @@ def conv_bn(
 
 def norm(path: str) -> Branch:
     """A batch norm alone: the identity branch of blocks that keep their shape."""
-    return Branch((path,), optional=True)
+    return Branch((path,), optional=True, per_channel=True)
 
 
 @dataclass(frozen=True)

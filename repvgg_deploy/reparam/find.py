@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .blocks import Misfit, State, Step, TrainBlock, below, read_block
 from .closed_world import Names, deployed_blocks, training_strangers
-from .families import FAMILIES, FAMILY_NAMES, YOLO_EPS
+from .families import FAMILIES, FAMILY_NAMES
 from .family import NUMBER, BlockFamily
-
-#: Paths of YOLO's code bases, which set batch norm's eps on every module when they build a model.
-_YOLO_PLACE = re.compile(r"(^|\.)model\.\d+(\.|$)")
+from .kinds import Place, Reading, by_kind, decide
 
 
 @dataclass(frozen=True)
 class Found:
     """Blocks in the order of the file; ``left`` maps the path of what was not taken to a reason.
 
-    ``deployed`` are the paths of blocks in deploy form; empty where a block only looks like one.
+    ``deployed`` are the paths of blocks in deploy form; empty where a block is neither of the forms.
     """
 
     blocks: list[TrainBlock]
@@ -68,40 +66,11 @@ def find_blocks(
     search.take_blocks(eps_known)
     search.take_plain_layers()
     search.name_others()
+    deployed = [] if search.left else search.deployed
     search.check_whole()
     order = {key: place for place, key in enumerate(state)}
     search.blocks.sort(key=lambda block: min(order[key] for key in block.keys(state)))
-    deployed = [] if search.placeholders else search.deployed
     return Found(search.blocks, search.left, deployed)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Some keys read as a block.
-
-    ``here``: this is a place where its family has such blocks. ``stranger``: a tensor under its
-    path that the family does not define, so it is none; empty for a block.
-    """
-
-    block: TrainBlock
-    keys: frozenset[str]
-    here: bool
-    wanted: bool
-    stranger: str
-
-    @property
-    def is_likely(self) -> bool:
-        """Whether the names mean a block at this place."""
-        return self.here or not self.block.family.only_there
-
-    @property
-    def name(self) -> str:
-        """The code base."""
-        return self.block.family.family
-
-
-#: Readings of the same keys, of which one at most is right.
-_Place = list[_Reading]
 
 
 class _Search:
@@ -113,13 +82,11 @@ class _Search:
         self._state, self._megengine, self._families = state, megengine, families
         self._asked, self._names = asked, Names(state)
         self.blocks: list[TrainBlock] = []
-        self.deployed, placeholders = deployed_blocks(state, self._names)
-        self.left: dict[str, str] = dict(placeholders)
-        self.placeholders = bool(placeholders)
+        self.deployed, self.left = deployed_blocks(state, self._names)
         self._taken: set[str] = set()
         self._present: set[str] = set()
         self._misfits: list[tuple[BlockFamily, str, Misfit]] = []
-        self._by_key: dict[str, list[_Reading]] = {}
+        self._by_key: dict[str, list[Reading]] = {}
         others = [family for family in FAMILIES if family not in families and not family.on_request]
         self._readings = [
             *(r for f in families if not f.is_plain_layer for r in self._read(f, wanted=True)),
@@ -129,11 +96,11 @@ class _Search:
             for key in reading.keys:
                 self._by_key.setdefault(key, []).append(reading)
 
-    def _read(self, family: BlockFamily, wanted: bool) -> Iterator[_Reading]:
+    def _read(self, family: BlockFamily, wanted: bool) -> Iterator[Reading]:
         for path, start in _candidates(self._state, family).items():
             here = bool((wanted and self._asked) or re.search(family.where, path))
             try:
-                block = read_block(self._state, path, family, self._megengine)
+                block = self._block(path, family)
             except Misfit as misfit:
                 if wanted and (here or not family.only_there):
                     self._misfits.append((family, start, misfit))
@@ -145,7 +112,15 @@ class _Search:
             if family.keeps_branches and strangers and set(strangers) <= _fused_names(family):
                 self.deployed.append(path)
                 continue
-            yield _Reading(block, keys, here, wanted, next(iter(strangers), ""))
+            yield Reading(block, keys, here, wanted, next(iter(strangers), ""))
+
+    def _block(self, path: str, family: BlockFamily) -> TrainBlock | None:
+        """As read_block; no family of the table has two kernels in one branch."""
+        block = read_block(self._state, path, family, self._megengine)
+        for branch in () if block is None else block.branches:
+            if len(kernels := [step.name for step in branch.steps if step.mixes]) > 1:
+                raise Misfit(path, f"{kernels[1]} is no batch norm.", damaged=True)
+        return block
 
     def _norm_of(self, path: str, family: BlockFamily) -> list[str]:
         """Keys of the batch norm after the sum: a part of the block, though it may stay."""
@@ -153,7 +128,7 @@ class _Search:
             return []
         return Step("norm", below(path, family.outer_norm)).keys(self._state)
 
-    def _larger(self, keys: frozenset[str]) -> list[_Reading]:
+    def _larger(self, keys: frozenset[str]) -> list[Reading]:
         """The readings that these keys are but a part of."""
         return [r for r in self._by_key.get(next(iter(keys)), ()) if keys < r.keys]
 
@@ -163,23 +138,17 @@ class _Search:
         self._present.add(block.family.family)
 
     def take_blocks(self, eps_known: bool) -> None:
-        """Every kind of block goes to one family: the first in the table that has such blocks at
-        all of their places, or the one that the user names."""
-        for kind in _kinds(self._places()):
-            alike = _chosen(kind, eps_known)
-            if alike is None:
-                self._leave(kind)
-            elif not (self._asked or eps_known) and (where := _yolo_place(alike)):
-                for reading in alike:
-                    self.left[reading.block.path] = _unclear_eps(reading, where)
-            else:
-                for reading in alike:
-                    if self._taken.isdisjoint(reading.keys):
-                        self._take(reading.block, reading.keys)
+        """Every kind of block goes to one family, or stays."""
+        for kind in by_kind(self._places()):
+            readings, left = decide(kind, self._asked, eps_known)
+            self.left.update(left)
+            for reading in readings:
+                if self._taken.isdisjoint(reading.keys):
+                    self._take(reading.block, reading.keys)
 
-    def _places(self) -> Iterator[_Place]:
+    def _places(self) -> Iterator[Place]:
         """What may be taken, by place: blocks that are no part of a larger one, fit or not."""
-        places: dict[frozenset[str], _Place] = {}
+        places: dict[frozenset[str], Place] = {}
         for reading in self._readings:
             larger = (r for r in self._larger(reading.keys) if r.is_likely or not r.stranger)
             if reading.wanted and not reading.stranger and not any(larger):
@@ -189,13 +158,6 @@ class _Search:
             if alike := [reading for reading in place if reading.block.path in paths]:
                 yield alike
 
-    def _leave(self, kind: Sequence[_Place]) -> None:
-        likely = [[reading for reading in place if reading.is_likely] for place in kind]
-        if any(reading.here for place in likely for reading in place):
-            raise UserError(_contradiction(likely))
-        for place in likely:
-            self.left[place[0].block.path] = _unclear(place)
-
     def take_plain_layers(self) -> None:
         """Convolutions of the families found, unless they are parts of blocks."""
         for family in self._families:
@@ -203,7 +165,7 @@ class _Search:
                 continue
             for path in _candidates(self._state, family):
                 try:
-                    block = read_block(self._state, path, family, self._megengine)
+                    block = self._block(path, family)
                 except Misfit:
                     continue
                 if block is not None:
@@ -257,78 +219,6 @@ class _Search:
                 misfit.path,
                 f"looks like {family.block} of {family.family}, but {misfit.reason}",
             )
-
-
-def _kinds(places: Iterable[_Place]) -> list[list[_Place]]:
-    """The places by kind: two are of one kind if some code base could have the blocks of both."""
-    kinds: list[tuple[set[str], list[_Place]]] = []
-    for place in places:
-        names, joined = {reading.name for reading in place}, [place]
-        for kind in [kind for kind in kinds if kind[0] & names]:
-            names |= kind[0]
-            joined = [*kind[1], *joined]
-            kinds.remove(kind)
-        kinds.append((names, joined))
-    return [kind for _, kind in kinds]
-
-
-def _chosen(kind: Sequence[_Place], eps_known: bool) -> list[_Reading] | None:
-    """One reading for each place, all of one code base; None where nothing tells which."""
-    for reading in kind[0]:
-        alike = [[r for r in place if r.here and r.name == reading.name] for place in kind]
-        if all(alike):
-            return [readings[0] for readings in alike]
-    if eps_known:
-        for reading in kind[0]:
-            alike = [[r for r in place if r.is_likely and r.name == reading.name] for place in kind]
-            likely = [[r for r in place if r.is_likely] for place in kind]
-            if all(alike) and all(len({_all_but_eps(r) for r in p}) == 1 for p in likely):
-                return [readings[0] for readings in alike]
-    return None
-
-
-def _all_but_eps(reading: _Reading) -> object:
-    """What a fused file depends on besides batch norm's eps."""
-    block = reading.block
-    return block.fused_keys, block.branches, block.outer_norm, block.family.keeps_branches
-
-
-def _yolo_place(readings: Sequence[_Reading]) -> str:
-    """The path of a block where YOLO code bases have theirs, though its family's eps differs."""
-    paths = (r.block.path for r in readings if r.block.family.eps != YOLO_EPS)
-    return next(filter(_YOLO_PLACE.search, paths), "")
-
-
-def _choices(readings: Iterable[_Reading]) -> str:
-    families = dict.fromkeys((r.name, r.block.family.eps) for r in readings)
-    return " or ".join(f"--family {name} (eps {eps:g})" for name, eps in families)
-
-
-def _unclear(alike: _Place) -> str:
-    if len(alike) == 1:
-        return f"no place where {alike[0].name} has such blocks; say {_choices(alike)}."
-    return (
-        f"{len(alike)} code bases name their blocks so, with different batch-norm eps, and nothing "
-        f"in the file tells which this is; say {_choices(alike)}."
-    )
-
-
-def _unclear_eps(reading: _Reading, where: str) -> str:
-    return (
-        f"{reading.name} has batch-norm eps {reading.block.eps():g}, but {where} is a path as in "
-        f"YOLO code bases, which set {YOLO_EPS:g}; say {_choices([reading])} or --eps {YOLO_EPS:g}."
-    )
-
-
-def _contradiction(kind: Sequence[_Place]) -> str:
-    """Blocks of one kind whose places speak for several code bases."""
-    here = {reading.name: reading for place in kind for reading in place if reading.here}
-    said = [f"{reading.block.path} stands where {name} has them" for name, reading in here.items()]
-    said += [f"{p[0].block.path} where none has" for p in kind if not any(r.here for r in p)][:1]
-    return (
-        f"{len(kind)} blocks have the same names, but {', '.join(said)}; nothing tells which code "
-        f"base and batch-norm eps are theirs, so say {_choices(r for p in kind for r in p)}."
-    )
 
 
 def _too_many(block: TrainBlock, stranger: str) -> str:

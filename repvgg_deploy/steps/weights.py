@@ -169,11 +169,6 @@ def _whole_network(
             f"{foreign[0]!r}{more} belongs to no part of a plain {spec.family} network, so this "
             "step cannot build it; use your own model code with the fused weights."
         )
-    if form == "train" and len(blocks) < len(spec.blocks):
-        return None, (
-            f"only {len(blocks)} of its {len(spec.blocks)} blocks can be fused, so this step has "
-            "no network to build; repvgg-deploy inspect names the others and why."
-        )
     strangers = {block.family.family for block in blocks} - {"qarepvgg"}
     if spec.block == "qarepvgg" and strangers:
         return None, (
@@ -181,6 +176,11 @@ def _whole_network(
             "leave out --family, or use your own model code with the fused weights."
         )
     check_layout(ours, spec, form)
+    if form == "train" and len(blocks) < len(spec.blocks):
+        return None, (
+            f"only {len(blocks)} of its {len(spec.blocks)} blocks can be fused, so this step has "
+            "no network to build; repvgg-deploy inspect names the others and why."
+        )
     return Network(spec, form, layout, ours), ""
 
 
@@ -197,14 +197,16 @@ def require_blocks(weights: WeightsFile) -> None:
 def why_no_blocks(weights: WeightsFile) -> str:
     """What was looked for in vain, and what came nearest."""
     asked = weights.reading.family
+    nearest = ""
     if weights.left:
         path, reason = next(iter(weights.left.items()))
         more = f" (and {len(weights.left) - 1} more)" if len(weights.left) > 1 else ""
-        known = "known" if asked is None else asked
         where = f"block {path}" if path else "the root"
-        return f"no {known} block can be fused. Nearest: {where}{more}: {reason.rstrip('.')}."
+        nearest = f" Nearest: {where}{more}: {reason.rstrip('.')}."
     if asked is not None:
-        return f"no blocks of {asked} found; leave out --family or name another."
+        return f"no blocks of {asked} found; leave out --family or name another.{nearest}"
+    if nearest:
+        return f"no known block can be fused.{nearest}"
     seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
     return (
         f"no re-parameterizable blocks found (keys start with {seen}); docs/families.md lists the "
