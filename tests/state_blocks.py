@@ -158,7 +158,9 @@ class Made:
 
     def _scale(self, name: str) -> None:
         channels = self.outputs
-        shapes = [(channels,), (channels, 1, 1), (1, channels, 1, 1), (1,), ()]
+        shapes = [(channels, 1, 1), (1, channels, 1, 1), (1,), ()]
+        if "." in name.removeprefix(self.path).strip("."):  # a layer of its own, which shapes it
+            shapes.append((channels,))
         self._put(name, self._randn(*self.random.choice(shapes)))
 
     def _norm(self, name: str, channels: int) -> None:

@@ -18,6 +18,12 @@ from .state_blocks import ANYWHERE, PLACES, Made, under
 
 #: Code bases with blocks that are found only when asked for.
 ASKED = {family.family for family in FAMILIES if family.on_request}
+#: Code bases of which a file can hold one: their blocks have the same names.
+ALIKE = (
+    {"repvgg", "yolov6", "zcls"},
+    {"qarepvgg", "yolov6-qarepvgg"},
+    {"rtdetrv2", "yolov9"},
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,13 @@ def make(numbers: Sequence[int], seed: int) -> File:
     if asked is not None:
         wanted = [family for family in wanted if family.family == asked]
     for family in entries:
-        if family.companion and family in wanted:  # looked for beside other blocks only
+        if family.is_plain_layer and family in wanted:  # looked for beside other blocks only
             wanted.append(
-                next(f for f in FAMILIES if f.family == family.family and not f.companion)
+                next(f for f in FAMILIES if f.family == family.family and not f.is_plain_layer)
             )
+    for names in ALIKE:
+        first = next((family.family for family in wanted if family.family in names), None)
+        wanted = [f for f in wanted if f.family not in names or f.family == first]
     state: dict[str, Tensor] = {}
     made = []
     for number, family in enumerate(wanted):
@@ -55,10 +64,11 @@ def make(numbers: Sequence[int], seed: int) -> File:
         state.update(block.state)
         if family.tail and pick.randrange(3) == 0:
             state[under(block.path, f"{family.tail[-1]}.fc.weight")] = torch.zeros(2, 2)
-    if pick.randrange(4) == 0:
+    at_root = made[0].path == ""  # where everything in the file is the block's
+    if pick.randrange(4) == 0 and not at_root:
         tied = pick.choice([key for key in state if key.endswith(".weight")])
         state["decoder.kernel"] = state[tied]
-    state.update(_others(pick))
+    state.update({} if at_root else _others(pick))
     keys = list(state)
     pick.shuffle(keys)
     return File({key: state[key] for key in keys}, made, pick_families(asked))

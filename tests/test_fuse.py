@@ -140,6 +140,9 @@ def damaged(change: str) -> dict[str, torch.Tensor]:
         return {**state, "stage2.0.rbr_1x1.conv.weight": torch.ones(8, 3, 1, 1)}
     if change == "mixture":
         return {**state, "stage2.0.rbr_reparam.weight": torch.ones(8, 4, 3, 3)}
+    if change == "partly fused":
+        rest = {k: v for k, v in state.items() if not k.startswith("stage2.0.")}
+        return {**rest, "stage2.0.rbr_reparam.weight": torch.ones(8, 4, 3, 3)}
     raise AssertionError(change)
 
 
@@ -150,7 +153,8 @@ def damaged(change: str) -> dict[str, torch.Tensor]:
         ("branch missing", "rbr_1x1.conv.weight is missing"),
         ("identity missing", "stage3.1: rbr_identity is missing"),
         ("shapes", "block stage2.0: the shapes of its branches do not fit together"),
-        ("mixture", "a mixture of fused"),
+        ("mixture", "block stage2.0: holds a fused convolution"),
+        ("partly fused", "a mixture of fused"),
     ],
 )
 def test_networks_that_cannot_be_fused(
@@ -330,6 +334,7 @@ def test_what_belongs_to_no_block_passes_bit_for_bit(cli: Cli, tmp_path: Path) -
 
 def test_nan_in_a_block_of_a_larger_model(cli: Cli, tmp_path: Path) -> None:
     state = {f"backbone.{key}": value for key, value in training_state().items()}
+    state["neck.weight"] = torch.ones(2)
     state["backbone.stage1.0.rbr_1x1.bn.bias"][0] = float("nan")
     torch.save(state, tmp_path / "ckpt.pth")
     sentence = "'backbone.stage1.0.rbr_1x1.bn.bias' holds NaN"

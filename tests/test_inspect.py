@@ -88,7 +88,10 @@ def test_fused_and_foreign_checkpoints_have_nothing_to_fuse(cli: Cli, tmp_path: 
     assert "nothing to fuse: no blocks of yolov7 found; leave out --family" in result.out
     refused = cli("fuse", GOLDEN / "official_plain.pth", "--family", "yolov7")
     assert refused.code == 1
-    assert "Nearest: block stage0: is of repvgg, and --family asks for yolov7 alone." in refused.err
+    assert (
+        "Nearest: block stage0 (and 8 more): is of repvgg, and --family asks for yolov7 alone."
+        in refused.err
+    )
 
 
 def test_the_table_of_a_graph(cli: Cli) -> None:

@@ -131,7 +131,7 @@ KERNEL = "stage2.0.rbr_dense.conv.weight"
         (lambda s: _drop(s, "linear"), "linear.weight is missing"),
         (lambda s: s.update({"stage1.0.rbr_identity.weight": torch.ones(4)}), "allow none"),
         (lambda s: s.update({"linear.weight": torch.ones(5, 9)}), "of shape"),
-        (lambda s: s.update({"stage0.rbr_reparam.weight": torch.ones(4, 3, 3, 3)}), "mixture"),
+        (lambda s: s.update({"stage0.rbr_reparam.weight": torch.ones(4, 3, 3, 3)}), "beside"),
         (lambda s: s.update({KERNEL: torch.ones(8, 3, 3, 3)}), "does not fit"),
         (lambda s: s.update({KERNEL: torch.ones(8, 4, 5, 5)}), r"\[out, in, 3, 3\]"),
     ],

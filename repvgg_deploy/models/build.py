@@ -27,7 +27,10 @@ def check_layout(state: Mapping[str, Tensor], spec: ArchSpec, form: Form) -> Non
     for key, value in expected.items():
         shape = tuple(value.shape)
         if key not in state and not key.endswith("num_batches_tracked"):
-            raise UserError(f"{key} is missing; use the checkpoint as training saved it.")
+            raise UserError(
+                f"{key} is missing, which every other part of this network asks for; the file is "
+                "damaged or of another architecture."
+            )
         if key in state and tuple(state[key].shape) != shape:
             raise UserError(
                 f"{key} has shape {tuple(state[key].shape)}, but the rest of the network asks for "

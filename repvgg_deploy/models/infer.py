@@ -57,6 +57,15 @@ def _form(state: State) -> Form:
     trained = [key for key in state if ".rbr_dense." in key]
     fused = [key for key in state if ".rbr_reparam." in key]
     if trained and fused:
+        both = {key.partition(".rbr_")[0] for key in trained} & {
+            key.partition(".rbr_")[0] for key in fused
+        }
+        if both:
+            raise UserError(
+                f"block {min(both)}: holds a fused convolution (rbr_reparam) beside its training "
+                "branches, and nothing tells which of them the network computes with; remove the "
+                "one that is not used."
+            )
         raise UserError(
             f"a mixture of fused ({fused[0]}) and unfused ({trained[0]}) blocks; "
             "use the checkpoint as training saved it."
@@ -110,8 +119,8 @@ def _check_identity(state: State, block: BlockSpec) -> None:
     if block.has_identity and not present:
         raise UserError(
             f"block {block.name}: rbr_identity is missing, but a RepVGG block with "
-            f"{block.in_channels} channels in and out at stride 1 has one; use the checkpoint as "
-            "training saved it."
+            f"{block.in_channels} channels in and out at stride 1 has one; the file is damaged, or "
+            "the network has other strides."
         )
     if present and not block.has_identity:
         raise NotPlain(

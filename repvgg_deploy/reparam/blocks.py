@@ -13,7 +13,8 @@ from .family import NUMBER, BlockFamily, Branch
 
 State = Mapping[str, Tensor]
 BN_LEAVES = ("weight", "bias", "running_mean", "running_var")
-_LEAVES = (*BN_LEAVES, "num_batches_tracked")
+#: Names that a layer's tensors may have.
+LEAVES = (*BN_LEAVES, "num_batches_tracked")
 
 Kind = Literal["conv", "linear", "norm", "scale"]
 
@@ -50,7 +51,7 @@ class Step:
         """Its keys in ``state``."""
         if self.kind == "scale":
             return [self.name]
-        return [key for leaf in _LEAVES if (key := f"{self.name}.{leaf}") in state]
+        return [key for leaf in LEAVES if (key := f"{self.name}.{leaf}") in state]
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,13 @@ def read_block(
     outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
     if family.outer_norm and outer is None:
         raise Misfit(path, f"{family.outer_norm}.weight is missing.", damaged=False)
-    folded = None if _keeps_outer_norm(state, path, family) else outer
-    return _with_geometry(state, path, family, branches, folded)
+    if outer is not None and outer.kind != "norm":
+        raise Misfit(path, f"{family.outer_norm} is no batch norm.", damaged=True)
+    return _with_geometry(state, path, family, branches, outer)
 
 
-def _keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
+def keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
+    """Whether the batch norm after the sum stays when this block is fused."""
     between = below(path, f"{family.before_outer_norm}.") if family.before_outer_norm else None
     stands_between = between is not None and any(key.startswith(between) for key in state)
     return family.keeps_outer_norm or stands_between
@@ -171,6 +174,8 @@ def _keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
 
 def _is_as_said(weight: Tensor, branch: Branch) -> bool:
     """Whether a kernel has the size and the groups that its branch always has."""
+    if branch.per_channel:
+        return False
     if branch.kernel and (weight.ndim < 4 or weight.shape[-1] != branch.kernel):
         return False
     return not branch.depthwise or (weight.ndim == 4 and weight.shape[1] == 1)
@@ -187,9 +192,11 @@ def _read_branch(state: State, path: str, branch: Branch) -> Iterator[TrainBranc
         if steps[0] is None and not any(step and step.kind != "scale" for step in steps):
             return  # a scale may be shared by several branches
         if missing := [name for name, step in zip(names, steps, strict=True) if step is None]:
+            kernels = (state[f"{step.name}.weight"] for step in steps if step and step.mixes)
+            if not all(_is_as_said(weight, branch) for weight in kernels):
+                return  # names that other blocks have as well
             tensor = missing[0].removesuffix(".weight")
-            reason = f"{tensor}.weight is missing; fuse needs every tensor of a branch, so use "
-            raise Misfit(path, reason + "the checkpoint as training saved it.", damaged=True)
+            raise Misfit(path, f"{tensor}.weight is missing.", damaged=True)
         yield TrainBranch(branch, tuple(step for step in steps if step is not None))
         if names == list(branch.steps):
             return
@@ -211,8 +218,7 @@ def _read_step(state: State, path: str, name: str) -> Step | None:
         return Step("conv", full)
     if leaves and len(leaves) < len(BN_LEAVES):
         missing = next(leaf for leaf in BN_LEAVES if leaf not in leaves)
-        reason = f"{name}.{missing} is missing; fuse needs every tensor of a branch, so use the "
-        raise Misfit(path, reason + "checkpoint as training saved it.", damaged=True)
+        raise Misfit(path, f"{name}.{missing} is missing.", damaged=True)
     return Step("norm", full) if leaves else None
 
 
@@ -250,13 +256,27 @@ def _with_geometry(
     as_wide = has_identity or in_per_group in (1, out)
     if strided or not as_wide:  # an identity needs as many in as out
         branches = [branch for branch in branches if branch.steps]
+    for step in (s for b in branches for s in b.steps if s.kind == "scale"):
+        if not _scales_channels(state[step.name], is_own=step.name.rpartition(".")[0] == path):
+            reason = (
+                f"{step.name} has shape {tuple(state[step.name].shape)}, so it scales no channels."
+            )
+            raise Misfit(path, reason, damaged=True)
     sizes = [(shape[2], shape[3]) for shape in kernels.values()]
     sizes += [(b.branch.average_pool or 1,) * 2 for b in branches if b.kernel_key is None]
     largest = (max(h for h, _ in sizes), max(w for _, w in sizes))
     if any((largest[0] - h) % 2 or (largest[1] - w) % 2 for h, w in sizes):
         raise Misfit(path, f"kernels of sizes {sizes} have no common centre.", damaged=False)
     key = next((key for key, shape in kernels.items() if tuple(shape[2:]) == largest), None)
-    return TrainBlock(path, family, tuple(branches), outer, out, in_per_group, largest, key)
+    folded = None if keeps_outer_norm(state, path, family) else outer
+    return TrainBlock(path, family, tuple(branches), folded, out, in_per_group, largest, key)
+
+
+def _scales_channels(scale: Tensor, is_own: bool) -> bool:
+    """Whether it multiplies channels: a parameter of the block itself (``is_own``) is broadcast, so
+    its last two axes are height and width; a layer brings it into shape."""
+    along = tuple(scale.shape[-2:]) == (1, 1) and scale.ndim > 2
+    return scale.numel() == 1 or along or (scale.ndim == 1 and not is_own)
 
 
 def _lengths(

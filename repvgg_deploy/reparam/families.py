@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from .family import NUMBER, BlockFamily, Branch, conv_bn, norm
 
-_YOLO_EPS = 1e-3  # these code bases set it on every batch norm when they build a model
+#: YOLO's code bases set it on every batch norm when they build a model.
+YOLO_EPS = 1e-3
 
 _CSP_RESNET = r"(^|\.)stages\.\d+\."  # RT-DETRv2's backbone, as in PP-YOLOE
 
@@ -36,7 +37,7 @@ def _rep_mixer(mixer: tuple[Branch, ...], skip: str, scale: tuple[str, ...]) -> 
 def _plain_conv(family: str) -> BlockFamily:
     """A plain convolution and its batch norm, which YOLO's own ``fuse()`` folds too."""
     branches = (Branch(("conv", "bn")),)
-    return BlockFamily(family, "Conv", branches, "conv", _YOLO_EPS, tail=("act",), companion=True)
+    return BlockFamily(family, "Conv", branches, "conv", YOLO_EPS, tail=("act",), companion=True)
 
 
 def _classifier(block: str, *heads: tuple[str, str]) -> BlockFamily:
@@ -56,7 +57,7 @@ _QAREPVGG = BlockFamily(
     "QARepVGGBlock",
     (_DENSE, Branch(("rbr_1x1",)), Branch(attribute="rbr_identity")),
     "rbr_reparam",
-    _YOLO_EPS,
+    YOLO_EPS,
     outer_norm="bn",
     keeps_outer_norm=True,
     tail=("se", "nonlinearity"),
@@ -113,8 +114,8 @@ FAMILIES: tuple[BlockFamily, ...] = (
     replace(
         _OFFICIAL,
         family="yolov6",
-        eps=_YOLO_EPS,
-        where=r"(^|\.)(backbone|neck|ERBlock_\d|Rep_\w+)\.",
+        eps=YOLO_EPS,
+        where=r"(^|\.)(backbone\.stem$|(ERBlock_\d|Rep_\w+)\.)",
         training_only="",
     ),
     _plain_conv("yolov6"),
@@ -123,7 +124,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "RepConv",
         (conv_bn("rbr_dense", "0", "1"), conv_bn("rbr_1x1", "0", "1"), norm("rbr_identity")),
         "rbr_reparam",
-        _YOLO_EPS,
+        YOLO_EPS,
         tail=("act",),
     ),
     _plain_conv("yolov7"),
@@ -185,7 +186,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "ReparamLargeKernelConv",
         (conv_bn("lkb_origin"), conv_bn("small_conv", optional=True)),
         "lkb_reparam",
-        tail=("activation",),
+        tail=("se", "activation"),
     ),
     BlockFamily(
         "fastvit",
@@ -235,7 +236,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "RepConv",
         (conv_bn("conv1", kernel=3), conv_bn("conv2", kernel=1), norm("bn")),
         "conv",
-        _YOLO_EPS,
+        YOLO_EPS,
         tail=("act",),
         where=r"(^|\.)model\.\d+",
         only_there=True,
@@ -246,7 +247,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "RepVGGDW",
         (conv_bn("conv", kernel=7), conv_bn("conv1", kernel=3)),
         "conv",
-        _YOLO_EPS,
+        YOLO_EPS,
         tail=("act",),
     ),
     _plain_conv("yolov10"),
@@ -255,7 +256,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "RepVggBlock",
         (conv_bn("conv1", bn="norm", kernel=3), conv_bn("conv2", bn="norm", kernel=1)),
         "conv",
-        tail=("act",),
+        tail=("act", "activation"),
         keeps_branches=True,
     ),
     BlockFamily(

@@ -27,6 +27,8 @@ class Branch:
     kernel: int | None = None
     #: The kernel has one input channel a group, where the names alone could mean other layers.
     depthwise: bool = False
+    #: The branch has no kernel: it passes the input on, channel by channel.
+    per_channel: bool = False
     #: In place of steps: average pooling of this size, stride 1, zeros padded and counted.
     average_pool: int | None = None
     #: Where a module keeps a branch without tensors; None there: this block lacks it.
@@ -49,7 +51,7 @@ def conv_bn(
 
 def norm(path: str) -> Branch:
     """A batch norm alone: the identity branch of blocks that keep their shape."""
-    return Branch((path,), optional=True)
+    return Branch((path,), optional=True, per_channel=True)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class BlockFamily:
     strided: str = ""
     #: The code base's own deploy form keeps the branches beside the convolution.
     keeps_branches: bool = False
-    #: Plain layers that the code base folds too: looked for beside other blocks of it only.
+    #: Plain layers that the code base folds too. Checkpoints have them beside other blocks of it
+    #: only, and in modules they are not looked for.
     companion: bool = False
     #: Pattern of the keys that only training needs, auxiliary heads for example.
     training_only: str = ""
@@ -94,3 +97,8 @@ class BlockFamily:
     on_request: bool = False
     #: What someone should know who meets this family in a checkpoint.
     note: str = ""
+
+    @property
+    def is_plain_layer(self) -> bool:
+        """One layer with its batch norm, under names so common that they prove no code base."""
+        return self.companion or (len(self.branches) == 1 and not self.where)

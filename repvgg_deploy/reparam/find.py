@@ -8,16 +8,22 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .blocks import Misfit, State, Step, TrainBlock, below, read_block
+from .closed_world import Names, deployed_blocks, training_strangers
 from .families import FAMILIES, FAMILY_NAMES
 from .family import NUMBER, BlockFamily
+from .kinds import Place, Reading, by_kind, decide
 
 
 @dataclass(frozen=True)
 class Found:
-    """Blocks in the order of the file; ``left`` maps the path of what was not taken to a reason."""
+    """Blocks in the order of the file; ``left`` maps the path of what was not taken to a reason.
+
+    ``deployed`` are the paths of blocks in deploy form; empty where a block is neither of the forms.
+    """
 
     blocks: list[TrainBlock]
     left: dict[str, str]
+    deployed: list[str]
 
 
 def pick_families(name: str | None) -> tuple[BlockFamily, ...]:
@@ -44,37 +50,27 @@ def find_blocks(
 ) -> Found:
     """All blocks in training form. Of two readings, one a part of the other, the larger is right.
 
+    A block is taken only if its family defines every tensor under its path (see closed_world), and
+    all blocks of one kind are taken for the same family.
+
     ``asked``: ``families`` were asked for by name, so they are found wherever they stand, and what
     is found of others is named as left. ``eps_known``: batch norm's eps is given, so it is no
     matter which of the families that differ in nothing else a block belongs to. ``megengine``:
     kernels of five dimensions are grouped ones.
 
     Raises:
-        UserError: a block of a family that the file has is damaged.
+        UserError: a block of a family that the file has is damaged, or places contradict each
+            other about the family of one kind of block.
     """
     search = _Search(state, families, asked, megengine)
-    search.take_blocks()
-    search.decide_elsewhere(eps_known)
+    search.take_blocks(eps_known)
     search.take_plain_layers()
+    search.name_others()
+    deployed = [] if search.left else search.deployed
     search.check_whole()
     order = {key: place for place, key in enumerate(state)}
     search.blocks.sort(key=lambda block: min(order[key] for key in block.keys(state)))
-    return Found(search.blocks, search.left)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Some keys read as a block; ``here``: this is a place where its family has such blocks."""
-
-    block: TrainBlock
-    keys: frozenset[str]
-    here: bool
-    wanted: bool
-
-    @property
-    def is_likely(self) -> bool:
-        """Whether the names mean a block at this place."""
-        return self.here or not self.block.family.only_there
+    return Found(search.blocks, search.left, deployed)
 
 
 class _Search:
@@ -84,35 +80,47 @@ class _Search:
         self, state: State, families: Sequence[BlockFamily], asked: bool, megengine: bool
     ) -> None:
         self._state, self._megengine, self._families = state, megengine, families
+        self._asked, self._names = asked, Names(state)
         self.blocks: list[TrainBlock] = []
-        self.left: dict[str, str] = {}
+        self.deployed, self.left = deployed_blocks(state, self._names)
         self._taken: set[str] = set()
         self._present: set[str] = set()
         self._misfits: list[tuple[BlockFamily, str, Misfit]] = []
-        self._by_key: dict[str, list[_Reading]] = {}
+        self._by_key: dict[str, list[Reading]] = {}
         others = [family for family in FAMILIES if family not in families and not family.on_request]
-        readings = [
-            *(reading for f in families if not f.companion for reading in self._read(f, asked)),
-            *(reading for f in others if not f.companion for reading in self._read(f, None)),
+        self._readings = [
+            *(r for f in families if not f.is_plain_layer for r in self._read(f, wanted=True)),
+            *(r for f in others if not f.is_plain_layer for r in self._read(f, wanted=False)),
         ]
-        for reading in readings:
+        for reading in self._readings:
             for key in reading.keys:
                 self._by_key.setdefault(key, []).append(reading)
-        self._readings = readings
 
-    def _read(self, family: BlockFamily, asked: bool | None) -> Iterator[_Reading]:
-        """``asked`` None: of a family that is not wanted."""
+    def _read(self, family: BlockFamily, wanted: bool) -> Iterator[Reading]:
         for path, start in _candidates(self._state, family).items():
-            here = bool(asked or re.search(family.where, path))
+            here = bool((wanted and self._asked) or re.search(family.where, path))
             try:
-                block = read_block(self._state, path, family, self._megengine)
+                block = self._block(path, family)
             except Misfit as misfit:
-                if asked is not None and (here or not family.only_there):
+                if wanted and (here or not family.only_there):
                     self._misfits.append((family, start, misfit))
                 continue
-            if block is not None and any(branch.kernel_key for branch in block.branches):
-                keys = frozenset([*block.keys(self._state), *self._norm_of(path, family)])
-                yield _Reading(block, keys, here, asked is not None)
+            if block is None or not any(branch.kernel_key for branch in block.branches):
+                continue
+            keys = frozenset([*block.keys(self._state), *self._norm_of(path, family)])
+            strangers = training_strangers(self._names.under(path), block)
+            if family.keeps_branches and strangers and set(strangers) <= _fused_names(family):
+                self.deployed.append(path)
+                continue
+            yield Reading(block, keys, here, wanted, next(iter(strangers), ""))
+
+    def _block(self, path: str, family: BlockFamily) -> TrainBlock | None:
+        """As read_block; no family of the table has two kernels in one branch."""
+        block = read_block(self._state, path, family, self._megengine)
+        for branch in () if block is None else block.branches:
+            if len(kernels := [step.name for step in branch.steps if step.mixes]) > 1:
+                raise Misfit(path, f"{kernels[1]} is no batch norm.", damaged=True)
+        return block
 
     def _norm_of(self, path: str, family: BlockFamily) -> list[str]:
         """Keys of the batch norm after the sum: a part of the block, though it may stay."""
@@ -120,7 +128,7 @@ class _Search:
             return []
         return Step("norm", below(path, family.outer_norm)).keys(self._state)
 
-    def _larger(self, keys: frozenset[str]) -> list[_Reading]:
+    def _larger(self, keys: frozenset[str]) -> list[Reading]:
         """The readings that these keys are but a part of."""
         return [r for r in self._by_key.get(next(iter(keys)), ()) if keys < r.keys]
 
@@ -129,50 +137,35 @@ class _Search:
         self.blocks.append(block)
         self._present.add(block.family.family)
 
-    def take_blocks(self) -> None:
-        """The first family in the table that has a block at its place takes it."""
-        whole = [reading for reading in self._readings if not self._larger(reading.keys)]
-        for reading in whole:
-            if reading.wanted and reading.here and self._taken.isdisjoint(reading.keys):
-                self._take(reading.block, reading.keys)
-        for reading in self._readings:
-            if not reading.here or reading.keys <= self._taken:
-                continue
-            larger, family = self._larger(reading.keys), reading.block.family.family
-            if not reading.wanted and not larger:
-                self.left[reading.block.path] = (
-                    f"is of {family}, and --family asks for {self._families[0].family} alone"
-                )
-            elif reading.wanted and larger:
-                other = larger[0].block.family
-                self.left[reading.block.path] = (
-                    f"looks like a part of what {other.family} calls {other.block}; "
-                    f"--family {other.family} takes that"
-                )
+    def take_blocks(self, eps_known: bool) -> None:
+        """Every kind of block goes to one family, or stays."""
+        for kind in by_kind(self._places()):
+            readings, left = decide(kind, self._asked, eps_known)
+            self.left.update(left)
+            for reading in readings:
+                if self._taken.isdisjoint(reading.keys):
+                    self._take(reading.block, reading.keys)
 
-    def decide_elsewhere(self, eps_known: bool) -> None:
-        """Blocks not where their families have them: taken only where it is clear how."""
-        places: dict[frozenset[str], list[TrainBlock]] = {}
+    def _places(self) -> Iterator[Place]:
+        """What may be taken, by place: blocks that are no part of a larger one, fit or not."""
+        places: dict[frozenset[str], Place] = {}
         for reading in self._readings:
-            elsewhere = reading.wanted and reading.is_likely and not reading.here
-            if elsewhere and not self._larger(reading.keys):
-                places.setdefault(reading.keys, []).append(reading.block)
-        for keys, alike in places.items():
-            if not self._taken.isdisjoint(keys):
-                continue
-            if eps_known and len({block.fused_keys for block in alike}) == 1:
-                self._take(alike[0], keys)
-            else:
-                self.left[alike[0].path] = _unclear(alike)
+            larger = (r for r in self._larger(reading.keys) if r.is_likely or not r.stranger)
+            if reading.wanted and not reading.stranger and not any(larger):
+                places.setdefault(reading.keys, []).append(reading)
+        for place in places.values():
+            paths = {reading.block.path for reading in place if reading.is_likely}
+            if alike := [reading for reading in place if reading.block.path in paths]:
+                yield alike
 
     def take_plain_layers(self) -> None:
         """Convolutions of the families found, unless they are parts of blocks."""
         for family in self._families:
-            if not family.companion or family.family not in self._present:
+            if not family.is_plain_layer or family.family not in self._present:
                 continue
             for path in _candidates(self._state, family):
                 try:
-                    block = read_block(self._state, path, family, self._megengine)
+                    block = self._block(path, family)
                 except Misfit:
                     continue
                 if block is not None:
@@ -180,18 +173,40 @@ class _Search:
 
     def _take_plain(self, block: TrainBlock, keys: frozenset[str]) -> None:
         is_part = any(reading.is_likely for reading in self._larger(keys))
-        if self._taken.isdisjoint(keys) and not is_part:
+        if is_part or not self._taken.isdisjoint(keys):
+            return
+        if strangers := training_strangers(self._names.under(block.path), block):
+            self.left.setdefault(block.path, _too_many(block, strangers[0]))
+        else:
             self._take(block, keys)
 
-    def check_whole(self) -> None:
-        """Refuse blocks taken in part; name what looks like a block that the file might have."""
-        untaken = _paths(key for key in self._state if key not in self._taken)
-        for block in self.blocks:
-            if torn := untaken & _branch_paths(block.path, block.family):
-                raise UserError(
-                    f"block {block.path}: {min(torn)} is no whole branch of it; fuse needs every "
-                    "tensor, so use the checkpoint as training saved it."
+    def name_others(self) -> None:
+        """Name what looks like a block and was not taken: another family's, or none at all."""
+        for reading in self._readings:
+            path, block = reading.block.path, reading.block
+            larger = [r for r in self._larger(reading.keys) if not r.stranger]
+            if not (reading.here or (reading.stranger and reading.is_likely)):
+                continue
+            if not self._taken.isdisjoint(reading.keys) or path in self.left:
+                continue
+            if not reading.wanted:
+                if not larger and not reading.stranger:
+                    self.left[path] = (
+                        f"is of {reading.name}, and --family asks for "
+                        f"{self._families[0].family} alone"
+                    )
+            elif larger:
+                other = larger[0].block.family
+                self.left[path] = (
+                    f"looks like a part of what {other.family} calls {other.block}; "
+                    f"--family {other.family} takes that"
                 )
+            elif reading.stranger:
+                self.left[path] = _too_many(block, reading.stranger)
+
+    def check_whole(self) -> None:
+        """Refuse damaged blocks of the families found; name what looks like a part of a block."""
+        untaken = _paths(key for key in self._state if key not in self._taken)
         for family, start, misfit in self._misfits:
             torn_apart = start in self._taken  # another entry fits, but perhaps a part only
             if torn_apart and untaken.isdisjoint(_branch_paths(misfit.path, family)):
@@ -200,17 +215,22 @@ class _Search:
                 continue
             if torn_apart or (misfit.damaged and self._present):
                 raise UserError(f"block {misfit.path}: {misfit.reason}")
-            self.left.setdefault(misfit.path, misfit.reason)
+            self.left.setdefault(
+                misfit.path,
+                f"looks like {family.block} of {family.family}, but {misfit.reason}",
+            )
 
 
-def _unclear(alike: Sequence[TrainBlock]) -> str:
-    choices = " or ".join(f"--family {b.family.family} (eps {b.eps():g})" for b in alike)
-    if len(alike) == 1:
-        return f"no place where {alike[0].family.family} has such blocks; say {choices}."
+def _too_many(block: TrainBlock, stranger: str) -> str:
+    family = block.family
     return (
-        f"{len(alike)} code bases name their blocks so, with different batch-norm eps, and nothing "
-        f"in the file tells which this is; say {choices}."
+        f"looks like {family.block} of {family.family}, but holds {stranger}, which that block "
+        "does not have"
     )
+
+
+def _fused_names(family: BlockFamily) -> set[str]:
+    return {f"{family.fused}.weight", f"{family.fused}.bias"}
 
 
 def _paths(keys: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from ..models.layouts import Layout, recognise
 from ..models.network import RepVGG
 from ..models.spec import OFFICIAL_EPS, ArchSpec, Form
 from ..reparam.blocks import TrainBlock
-from ..reparam.families import FAMILIES
 from ..reparam.find import find_blocks, pick_families
 
 #: Pixels a side of the images that a proof makes up: the smallest power of two at which the last
@@ -72,6 +71,7 @@ class WeightsFile:
     """A checked checkpoint. ``left`` maps paths of blocks that stay as they are to the reason.
 
     ``whole`` is None where the file is not one RepVGG network; ``partial`` says why.
+    ``holds_fused``: it has blocks in deploy form, and all that look so are.
     """
 
     checkpoint: Checkpoint
@@ -80,6 +80,7 @@ class WeightsFile:
     left: dict[str, str]
     whole: Network | None
     partial: str
+    holds_fused: bool
 
     @property
     def path(self) -> Path:
@@ -89,12 +90,6 @@ class WeightsFile:
     def form(self) -> Form:
         """``deploy`` where nothing is left to fuse."""
         return "train" if self.blocks else "deploy"
-
-    @property
-    def holds_fused(self) -> bool:
-        """Whether some key is one that a code base gives a fused block."""
-        telling = {f"{f.fused}.weight" for f in FAMILIES if "reparam" in f.fused}
-        return any(key.endswith(tuple(telling)) for key in self.checkpoint.state)
 
     @property
     def network(self) -> Network:
@@ -110,7 +105,7 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     Raises:
         UserError: one sentence that names the file and what is wrong with it.
     """
-    checkpoint = load_checkpoint(path, reading.ema)
+    checkpoint = _without_prefix(load_checkpoint(path, reading.ema))
     try:
         found = find_blocks(
             checkpoint.state,
@@ -126,7 +121,22 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     blocks = found.blocks if whole is None else _with_identities(found.blocks, whole)
     used = list(state) if whole else [key for block in blocks for key in block.keys(state)]
     check_values(state, used, path)
-    return WeightsFile(checkpoint, reading, blocks, found.left, whole, partial)
+    fused = bool(found.deployed)
+    return WeightsFile(checkpoint, reading, blocks, found.left, whole, partial, fused)
+
+
+def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+    """A whole network without what precedes every key, as ``model.`` in Lightning's checkpoints."""
+    state, prefix = checkpoint.state, ""
+    while state and recognise(state) is None:
+        first = f"{next(iter(state)).partition('.')[0]}."
+        if not all(key.startswith(first) and key != first for key in state):
+            return checkpoint
+        prefix += first
+        state = {key.removeprefix(first): tensor for key, tensor in state.items()}
+    if not prefix:
+        return checkpoint
+    return replace(checkpoint, state=state, wrapper=f"{checkpoint.wrapper}, prefix {prefix}")
 
 
 def _with_identities(blocks: list[TrainBlock], whole: Network) -> list[TrainBlock]:
@@ -166,6 +176,11 @@ def _whole_network(
             "leave out --family, or use your own model code with the fused weights."
         )
     check_layout(ours, spec, form)
+    if form == "train" and len(blocks) < len(spec.blocks):
+        return None, (
+            f"only {len(blocks)} of its {len(spec.blocks)} blocks can be fused, so this step has "
+            "no network to build; repvgg-deploy inspect names the others and why."
+        )
     return Network(spec, form, layout, ours), ""
 
 
@@ -181,18 +196,23 @@ def require_blocks(weights: WeightsFile) -> None:
 
 def why_no_blocks(weights: WeightsFile) -> str:
     """What was looked for in vain, and what came nearest."""
-    nearest = [f"Nearest: block {path}: {reason}" for path, reason in weights.left.items()][:1]
-    if weights.reading.family is not None:
-        found = f"no blocks of {weights.reading.family} found; leave out --family or name another."
-    else:
-        seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
-        found = (
-            f"no re-parameterizable blocks found (keys start with {seen}); docs/families.md lists "
-            "the code bases whose blocks fuse finds, and a model of any other code base can be "
-            "fused through its ONNX file."
-        )
-    text = " ".join([found, *nearest])
-    return text if text.endswith(".") else f"{text}."
+    asked = weights.reading.family
+    nearest = ""
+    if weights.left:
+        path, reason = next(iter(weights.left.items()))
+        more = f" (and {len(weights.left) - 1} more)" if len(weights.left) > 1 else ""
+        where = f"block {path}" if path else "the root"
+        nearest = f" Nearest: {where}{more}: {reason.rstrip('.')}."
+    if asked is not None:
+        return f"no blocks of {asked} found; leave out --family or name another.{nearest}"
+    if nearest:
+        return f"no known block can be fused.{nearest}"
+    seen = ", ".join(map(repr, list(weights.checkpoint.state)[:3]))
+    return (
+        f"no re-parameterizable blocks found (keys start with {seen}); docs/families.md lists the "
+        "code bases whose blocks fuse finds, and a model of any other code base can be fused "
+        "through its ONNX file."
+    )
 
 
 def proof_samples(

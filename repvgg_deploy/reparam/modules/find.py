@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..blocks import Misfit, TrainBlock, below, read_block
+from ..closed_world import Names, deployed_blocks
 from ..families import FAMILIES
 from ..family import NUMBER, BlockFamily, Branch
 from .candidate import Candidate
 from .obstacles import obstacles
+from .swap import FusedBlock
 from .tree import Tree, hidden_step, read_tree
 
 
@@ -64,7 +66,12 @@ def find_modules(model: nn.Module, families: Sequence[BlockFamily]) -> Search:
     ]  # fmt: skip
     left = {path: reason for path, (_, reason) in hidden.items()}
     for _, misfit in strangers:  # what may follow is advice on checkpoints
-        left.setdefault(misfit.path, misfit.reason.partition(";")[0])
+        left.setdefault(misfit.path, misfit.reason.partition(";")[0].rstrip("."))
+    _, placeholders = deployed_blocks(tree.state, Names(tree.state), every)
+    for path, reason in placeholders.items():
+        holder = tree.modules[path]
+        if id(holder) not in found and not isinstance(holder, FusedBlock):
+            left.setdefault(path, reason)
     met = [c.family for c in candidates] + [f for f, _ in (*hidden.values(), *strangers)]
     branches = [_stepped(family) for family in met]
     unmatched = [family for family in families if _stepped(family) not in branches]
@@ -74,7 +81,14 @@ def find_modules(model: nn.Module, families: Sequence[BlockFamily]) -> Search:
 def _is_worth_saying(
     module: nn.Module, family: BlockFamily, misfit: Misfit, candidates: Iterable[Candidate]
 ) -> bool:
-    """A class of the family's name, or what is damaged among blocks of the family."""
+    """A class of the family's name, or what is damaged among blocks of the family.
+
+    One that has none of the family's kernels says nothing: batch norms have the same names in most.
+    """
+    steps = [step.replace(NUMBER, "0") for branch in family.branches for step in branch.steps]
+    kernels = [name for name, tensor in module.named_parameters() if tensor.ndim > 1]
+    if not any(name.startswith(f"{step}.") for name in kernels for step in steps):
+        return False
     named_so = re.split(r"\W", family.block)[0] == type(module).__name__
     present = any(candidate.family.family == family.family for candidate in candidates)
     return named_so or (misfit.damaged and present and len(family.branches) > 1)

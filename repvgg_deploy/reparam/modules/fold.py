@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ..blocks import Step
 from ..family import Branch
 from ..geometry import Pair
 from ..linear import LinearConv, NotOneConv
@@ -64,15 +66,29 @@ def exact(tensor: Tensor) -> Tensor:
 def _branch(candidate: Candidate, number: int) -> LinearConv | None:
     branch = candidate.block.branches[number]
     conv: LinearConv | None = None
-    for step in branch.steps:
-        operation = _operation(candidate.steps[step.name], step.name)
+    for place, step in enumerate(branch.steps):
+        channels = _entering(candidate, branch.steps[place:]) if conv is None else conv.out_channels
+        operation = _operation(candidate.steps[step.name], step.name, channels)
         conv = operation if conv is None else conv.then(operation)
     return None if conv is None else _scaled(conv, branch.branch.factor)
 
 
-def _operation(step: nn.Module | Tensor, name: str) -> LinearConv:
+def _entering(candidate: Candidate, steps: Sequence[Step]) -> int:
+    """The channels that the first of these steps works on."""
+    for step in steps:
+        layer = candidate.steps[step.name]
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+        if isinstance(layer, nn.Linear):
+            return layer.in_features
+    return candidate.block.out_channels
+
+
+def _operation(step: nn.Module | Tensor, name: str, channels: int) -> LinearConv:
+    """``channels``: those that it works on, all of which a scale of one number multiplies."""
     if isinstance(step, Tensor):
         factor = exact(_real(step, name)).flatten()
+        factor = factor.expand(channels) if len(factor) == 1 else factor
         return LinearConv.scale(factor, torch.zeros_like(factor))
     if isinstance(step, nn.Linear):
         bias = None if step.bias is None else exact(step.bias)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..blocks import below
+from ..closed_world import training_strangers
 from .candidate import Candidate
 
 #: These do nothing in eval mode,
@@ -61,26 +63,26 @@ def _forward(module: nn.Module) -> Iterator[str]:
 
 
 def _strangers(candidate: Candidate) -> Iterator[str]:
-    """Children, parameters and buffers that the family does not know."""
-    module, family = candidate.module, candidate.family
-    start = len(candidate.paths[0]) + 1 if candidate.paths[0] else 0
-    steps = {name[start:] for name in candidate.steps}
-    after = [*candidate.tail, *([family.outer_norm] if family.outer_norm else [])]
-    known = {*steps, *after, *(branch.attribute for branch in family.branches)}
+    """Children, parameters and buffers that the family does not define (see closed_world)."""
+    module, family, path = candidate.module, candidate.family, candidate.block.path
     if not family.fused and candidate.tail:
         yield f"{next(iter(candidate.tail))}: blocks of {family.family} have no such child"
-    for name, child in module.named_modules():
-        first = name.split(".")[0]
-        if not name or first in candidate.tail or isinstance(child, _IDLE):
-            continue
+    kinds = {name: type(module.get_submodule(name)).__name__ for name in _layers(candidate)}
+    parameters = dict(module.named_parameters())
+    names = [*kinds, *parameters, *(name for name, _ in module.named_buffers())]
+    for name in training_strangers([below(path, name) for name in names], candidate.block):
+        if name in kinds:
+            yield f"{name}, a {kinds[name]}, is nothing that {family.block} of {family.family} has"
+        else:
+            kind = "parameter" if name in parameters else "buffer"
+            yield f"{name} is no {kind} that {family.block} of {family.family} has"
+
+
+def _layers(candidate: Candidate) -> Iterator[str]:
+    """Modules without children, which may act without tensors, but for those that hold a scale."""
+    scales = tuple(step.name for step in candidate.block.steps() if step.kind == "scale")
+    for name, child in candidate.module.named_modules():
         is_leaf = not isinstance(child, _CONTAINERS) and next(child.children(), None) is None
-        holds_scale = any(step.startswith(f"{name}.") for step in steps)
-        if is_leaf and not holds_scale and name not in known:
-            kind = type(child).__name__
-            yield f"{name}, a {kind}, is nothing that {family.block} of {family.family} has"
-    owned = tuple(f"{name}." for name in (*steps, *after))
-    tensors = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
-    for kind, named in tensors.items():
-        for name, _ in named:
-            if name not in steps and not name.startswith(owned):
-                yield f"{name} is no {kind} that {family.block} of {family.family} has"
+        holds_scale = any(s.startswith(f"{below(candidate.block.path, name)}.") for s in scales)
+        if name and is_leaf and not holds_scale and not isinstance(child, _IDLE):
+            yield name
