@@ -80,7 +80,9 @@ LAYERS = [
     {"reparam", "models", "checkpoint", "data", "workspace"},
     {"sidecar"},
     {"artifacts"},
-    {"files", "optional", "rebuild", "records"},
+    {"transaction"},
+    {"redo_log"},
+    {"files", "optional", "rebuild", "records", "signals"},
     {"errors"},
     {"__init__", "demo"},
 ]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
-from ...files import whole_files
 from ...rebuild import read_json
 from ...sidecar import to_json
+from ...transaction import whole_files
 from .page import html, markdown
 
 if TYPE_CHECKING:
