@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +136,8 @@ class Transaction:
         names = [Path(name) for name in (error.filename2, error.filename) if isinstance(name, str)]
         for name in names:
             if self._stage is not None and name.is_relative_to(self._stage):
-                return write_error(self.folder / name.name, error)
+                inside = name.relative_to(self._stage).parts[1:]
+                return write_error(self.folder.joinpath(*inside), error)
         if not names:
             return write_error(self._at or self.folder, error)
         return error if error.errno in _NO_SPACE else read_error(names[-1], error)
@@ -167,25 +168,14 @@ def transaction(folder: Path) -> Iterator[Transaction]:
 
 
 @contextmanager
-def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """A transaction of files in one folder: yields the temporary path of each.
-
-    Raises:
-        UserError: as transaction.
-    """
-    with transaction(paths[0].parent) as change:
-        yield [change.place(path) for path in paths]
-
-
-@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The same for one file.
+    """A transaction of one file: yields its temporary path.
 
     Raises:
         UserError: as transaction.
     """
-    with whole_files([path]) as (temporary,):
-        yield temporary
+    with transaction(path.parent) as change:
+        yield change.place(path)
 
 
 def check_writable(path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.redo_log import recover, recover_inside
-from repvgg_deploy.transaction import check_writable, transaction, whole_file, whole_files
+from repvgg_deploy.transaction import check_writable, transaction, whole_file
 
 from .moments import at_each_call, count_moments, files, hidden
 
@@ -336,9 +336,9 @@ def test_two_at_once_do_not_mix(root: Path) -> None:
 
     def keep_writing(text: str) -> None:
         for _ in range(15):
-            with whole_files(both) as staged:
-                for path in staged:
-                    path.write_text(text)
+            with transaction(root / "m") as made:
+                for path in both:
+                    made.place(path).write_text(text)
 
     children = []
     for text in "xy":
