@@ -18,8 +18,9 @@ from .artifacts import (
     Source,
 )
 from .errors import UserError
-from .files import sha256_file, whole_file, whole_files
+from .files import sha256_file
 from .records import check
+from .transaction import Transaction, transaction, whole_file
 
 SCHEMA = 3
 
@@ -103,20 +104,40 @@ def store(
     describe: Callable[[str], A],
     beside: Mapping[Path, Callable[[Path], object]] | None = None,
 ) -> A:
-    """Write an artifact, its sidecar and what goes ``beside`` them, as ``whole_files`` does.
+    """Write an artifact, its sidecar and what goes ``beside`` them, all or none of them.
 
-    ``write`` fills the file at the path it is given, and so does each of ``beside`` for the file
-    it is to become; ``describe`` makes the artifact's record from the SHA-256 of what was written.
+    Raises:
+        UserError: as transaction.
     """
-    others: Mapping[Path, Callable[[Path], object]] = beside or {}
-    with whole_files([path, sidecar_path(path), *others]) as staged:
-        temporary, sidecar = staged[:2]
-        write(temporary)
-        artifact = describe(sha256_file(temporary))
-        sidecar.write_text(to_json({"schema": SCHEMA, **dataclasses.asdict(artifact)}) + "\n")
-        for write_other, other in zip(others.values(), staged[2:], strict=True):
-            write_other(other)
+    with transaction(path.parent) as change:
+        return prepare(change, path, write, describe, beside)
+
+
+def prepare(
+    change: Transaction,
+    path: Path,
+    write: Callable[[Path], object],
+    describe: Callable[[str], A],
+    beside: Mapping[Path, Callable[[Path], object]] | None = None,
+) -> A:
+    """The same as a part of ``change``.
+
+    ``write`` fills the file at the temporary path that it gets, and so does each of ``beside``;
+    ``describe`` makes the artifact's record from the SHA-256 of what was written.
+    """
+    for other, write_other in (beside or {}).items():
+        write_other(change.place(other))
+    temporary = change.place(path)
+    write(temporary)
+    artifact = describe(sha256_file(temporary))
+    prepare_sidecar(change, path, artifact)
     return artifact
+
+
+def prepare_sidecar(change: Transaction, path: Path, artifact: A) -> None:
+    """Write the sidecar alone as a part of ``change``."""
+    text = to_json({"schema": SCHEMA, **dataclasses.asdict(artifact)})
+    change.place(sidecar_path(path)).write_text(text + "\n")
 
 
 def check_bytes(path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from .artifacts import FusedArtifact
 from .errors import UserError
-from .sidecar import read_sidecar, recorded_source, write_json
+from .redo_log import POINTER, recover, recover_inside
+from .sidecar import read_sidecar, recorded_source, to_json, write_json
+from .transaction import Transaction
 
 #: Those that export writes itself.
 ONNX_PRECISIONS = ("fp32", "fp16", "bf16")
@@ -102,16 +104,9 @@ class ModelFolder:
         """The fused network's sidecar, checked against its bytes."""
         return read_sidecar(self.fused, FusedArtifact)
 
-    def remove_stale_copies(self, fresh: Collection[Path]) -> None:
+    def stale_copies(self, fresh: Collection[Path]) -> set[Path]:
         """Copies of the fused weights that an earlier run made; the weights may be others now."""
-        for path in {self.fused_pth, self.fused_pkl}.difference(fresh):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"{path}: holds the weights of an earlier run and cannot be removed "
-                    f"({error.strerror}); remove it yourself."
-                ) from error
+        return {self.fused_pth, self.fused_pkl}.difference(fresh)
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class Workspace:
 
     @property
     def _pointer(self) -> Path:
-        return self.root / "current.json"
+        return self.root / POINTER
 
     def claim(self, name: str, source_sha256: str) -> ModelFolder:
         """The folder for a model made from this checkpoint.
@@ -175,8 +170,13 @@ class Workspace:
             )
         return folder
 
-    def set_current(self, folder: ModelFolder) -> None:
-        write_json(self._pointer, {"model": folder.name})
+    def set_current(self, folder: ModelFolder, change: Transaction | None = None) -> None:
+        """Make ``folder`` the current model, as a part of ``change`` to it where that is given."""
+        content = {"model": folder.name}
+        if change is None:
+            write_json(self._pointer, content)
+        else:
+            change.place(self._pointer).write_text(to_json(content) + "\n")
 
     def folder(self, name: str | None = None) -> ModelFolder:
         """The named model's folder, or the current one's, whatever it holds.
@@ -212,9 +212,11 @@ class Workspace:
     def _folder(self, name: str) -> ModelFolder:
         if not re.fullmatch(r"(?!\.{1,2}$|current\.json$| *$)[^/\\\x00-\x1f]{1,100}", name):
             raise UserError(f"{name!r} is no model name; give a plain folder name with --name.")
+        recover(self.root / name)
         return ModelFolder(self.root / name)
 
     def _current_name(self) -> str:
+        recover_inside(self.root)
         try:
             return str(json.loads(self._pointer.read_text())["model"])
         except FileNotFoundError:

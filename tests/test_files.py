@@ -13,8 +13,9 @@ import pytest
 
 from repvgg_deploy.artifacts import FusedArtifact, Source
 from repvgg_deploy.errors import UserError
-from repvgg_deploy.files import sha256_file, whole_file, whole_folder
+from repvgg_deploy.files import sha256_file
 from repvgg_deploy.sidecar import read_sidecar, recorded_source, sidecar_path, store, to_json
+from repvgg_deploy.transaction import transaction, whole_file
 from repvgg_deploy.workspace import ModelFolder, Workspace
 
 
@@ -65,7 +66,9 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "1"
-    with whole_folder(path) as temporary:
+    with transaction(path.parent) as change:
+        temporary = change.place(path)
+        temporary.mkdir()
         (temporary / "a").write_bytes(b"a")
         (temporary / "b").write_bytes(b"b")
         assert not path.exists()
@@ -80,7 +83,9 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, OSError])
 def test_a_failure_leaves_no_folder(tmp_path: Path, stop: type[BaseException]) -> None:
-    with pytest.raises((stop, UserError)), whole_folder(tmp_path / "1") as temporary:
+    with pytest.raises((stop, UserError)), transaction(tmp_path) as change:
+        temporary = change.place(tmp_path / "1")
+        temporary.mkdir()
         (temporary / "a").write_bytes(b"half")
         raise stop
     assert os.listdir(tmp_path) == []
@@ -89,8 +94,8 @@ def test_a_failure_leaves_no_folder(tmp_path: Path, stop: type[BaseException]) -
 def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "theirs").touch()
-    with pytest.raises(UserError, match="cannot be written"), whole_folder(tmp_path / "1"):
-        pass
+    with pytest.raises(UserError, match="cannot be written"), transaction(tmp_path) as change:
+        change.place(tmp_path / "1")
     assert os.listdir(tmp_path) == ["1"]
     assert os.listdir(tmp_path / "1") == ["theirs"]
 

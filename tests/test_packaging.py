@@ -80,7 +80,9 @@ LAYERS = [
     {"reparam", "models", "checkpoint", "data", "workspace"},
     {"sidecar"},
     {"artifacts"},
-    {"archives", "file_kinds", "files", "optional", "rebuild", "records"},
+    {"transaction"},
+    {"redo_log"},
+    {"archives", "file_kinds", "files", "optional", "rebuild", "records", "signals"},
     {"errors"},
     {"__init__", "demo"},
 ]

@@ -16,11 +16,13 @@ from PIL import Image
 
 from repvgg_deploy.data.demo import demo_images_file
 from repvgg_deploy.rebuild import rebuild
+from repvgg_deploy.redo_log import recover_inside
 from repvgg_deploy.train.read import read_training
 from repvgg_deploy.train.record import TrainRecord
 
 from .conftest import Cli, Outcome
 from .helpers import training_state
+from .moments import copies_at_each_moment, files
 from .test_failed_checks import damaging_fusion
 
 pytest.importorskip("lightning_fabric", reason="needs the extra train")
@@ -268,6 +270,56 @@ def test_int8_over_another_networks_model_is_refused_before_training(
     assert refused.code == 1
     assert "engines/b/int8.onnx: stands there" in refused.err
     assert not Path("runs/b").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (("--batch", 64), 1, "40 images to train on, fewer than a batch of 64"),
+        (("--lr", "1e30", "--epochs", 3), 3, ""),
+        (("--engines", "runs/b/last.pth/e"), 1, "cannot be written: a part of that path"),
+    ],
+)
+def test_int8_that_fails_changes_nothing(
+    cli: Cli, train: Train, asked: tuple[object, ...], code: int, said: str
+) -> None:
+    """Nor does it make another model the current one."""
+    assert train("--out", "runs/a").code == 0
+    assert cli("fuse", "runs/a/last.pth", "--name", "mine").code == 0
+    before = files(Path("engines"))
+    Path("runs/b").mkdir()
+    Path("runs/b/last.pth").write_text("of another run")
+    runs = files(Path("runs"))
+    failed = train("--out", "runs/c", *asked, start=INT8[:3])
+    assert failed.code == code, failed.err
+    assert said in failed.err
+    assert files(Path("engines")) == before
+    if code == 1:
+        assert files(Path("runs")) == runs
+        assert not Path("runs/c").exists()
+
+
+def test_int8_and_its_fused_weights_appear_together(cli: Cli, train: Train, tmp_path: Path) -> None:
+    """Killed at whatever moment; and with them the model becomes the current one."""
+    assert train("--out", "runs/a").code == 0
+    assert cli("fuse", "runs/a/last.pth", "--name", "mine").code == 0
+    before, codes = files(Path("engines")), []
+    asked = ("--samples", 16, "--start", "quick", "--out", "runs/b")
+    copies = copies_at_each_moment(
+        lambda: codes.append(train(*asked, start=INT8).code), tmp_path / "engines",
+        tmp_path / "copies",
+    )  # fmt: skip
+    assert codes == [0]
+    after = files(Path("engines"))
+    assert json.loads(after["current.json"]) == {"model": "b"}
+    assert {"b/int8.onnx", "b/int8.safetensors", "b/fused.safetensors"} <= after.keys()
+    found = []
+    for copy in copies:
+        recover_inside(copy)
+        found.append(files(copy))
+        assert found[-1] in (before, after)
+    assert {state == after for state in found} == {False, True}
+    assert cli("verify").code == 0
 
 
 # What can be wrong

@@ -71,8 +71,8 @@ def run(
 def disk_full_at_first(folder: Path) -> str:
     """The first process cannot save."""
 
-    def fail(self: RunFolder, path: Path, content: object) -> None:
-        raise UserError(f"{path}: {os.strerror(errno.ENOSPC)}")
+    def fail(self: RunFolder, *given: object) -> None:
+        raise UserError(f"{self.last}: {os.strerror(errno.ENOSPC)}")
 
     before, RunFolder.save = RunFolder.save, fail  # type: ignore[method-assign]
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from ..signals import uninterrupted as uninterrupted
 
 
 def say(line: str) -> None:
@@ -47,24 +48,6 @@ class Stopwatch:
 
     def __str__(self) -> str:
         return f"{time.perf_counter() - self._start:.1f} s"
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end: amid its import torch aborts the process, and
-    other libraries turn them into errors of their own."""
-    arrived: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if arrived:
-        signal.raise_signal(arrived[0])
 
 
 @contextmanager

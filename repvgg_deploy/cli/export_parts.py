@@ -46,8 +46,13 @@ def export_model(
     build: BuildOptions,
     companions: Companions,
 ) -> list[object]:
-    """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model."""
+    """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model.
+
+    Each file is of use by itself, so those that were finished, and are named on stderr, stay where
+    a later one fails.
+    """
     from ..engine.flavour import NoTensorRT, choose_flavour
+    from ..steps.companions import check_companions
     from ..steps.engine import EnginePlan
     from ..steps.engine_proof import pick_reference
     from ..steps.engine_request import check_request, quantized_onnx
@@ -63,6 +68,10 @@ def export_model(
             if flavour != "auto":
                 raise
             missing = error
+        else:  # what can be refused is refused before the ONNX models are written
+            onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else folder.onnx(trt)
+            place = folder.claim_engine(onnx, chosen.name)
+            check_companions(companions, onnx, place)
     opset, image_size, batch = onnx_options
     if trt in QUANTIZED and wanted:
         image_size = recorded_size(quantized_onnx(folder, trt))
@@ -71,8 +80,6 @@ def export_model(
         raise missing  # only now: the ONNX model is of use without an engine
     artifacts: list[object] = [result.artifact for result in results.values()]
     if trt is not None:
-        onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else results[trt].path
-        place = folder.claim_engine(onnx, chosen.name)
         reference = pick_reference(trt, folder.fused, onnx)
         plan = EnginePlan(onnx, place, trt, chosen, build, reference)
         artifacts.append(_build_engine(plan, companions).artifact)

@@ -7,12 +7,16 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from .. import __version__
 from ..errors import RepvggDeployError
+from ..redo_log import recover, recover_inside
 from ..report.text import one_line
 from .console import say
 
@@ -36,6 +40,7 @@ class Pipeline(click.Group):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{meant}")
+        _recover(args[1:])
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -44,6 +49,14 @@ class Pipeline(click.Group):
         module = importlib.import_module(f".{name}", __package__)
         command: click.Command = module.command
         return command
+
+
+def _recover(args: Sequence[str]) -> None:
+    """Complete what a killed run left where this one reads: whatever the arguments name."""
+    for path in (Path(arg.partition("=")[2] or arg) for arg in args):
+        with suppress(OSError, ValueError):  # too long for a path, say, or with a null character
+            recover(path if path.is_dir() else path.parent)
+            recover_inside(path)
 
 
 @click.group(cls=Pipeline, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 
+from ..data.loader import check_training
 from ..data.training import check_classes
 from ..report.quantize import quantize_lines
 from ..report.quantize import verdict_text as int8_verdict
 from ..report.train import int8_line
 from ..steps.train import Setup, supervised_task
-from ..steps.train_int8 import calibrated, finish, fused_folder, int8_task
+from ..steps.train_int8 import calibrated, finish, int8_task, temporary_folder
 from ..steps.train_network import (
     check_channels,
     check_structure,
@@ -63,25 +65,33 @@ def train_int8(asked: Asked, options: QatOptions) -> RunFolder:
     data = open_data(asked, recipe, checkpoint, labels_needed=not options.distill)
     check_channels(weights, data.train.shape[0])
     check_classes(data, weights.network.spec.num_classes)
+    augmentation = augmentation_given(asked, data)
+    check_training(data.train, augmentation, recipe.batch, processes.world)
     settings = _settings(options)
     elapsed = Stopwatch()
-    name = options.name or runs.path.resolve().name
-    folder = fused_folder(checkpoint, Workspace(options.engines), name, processes)
-    with asked.progress("quantizing, to start from") as share:
-        run = calibrated(
-            folder, data, settings, options.samples, recipe.seed, lambda _what, part: share(part)
+    name, workspace = options.name or runs.path.resolve().name, Workspace(options.engines)
+    with temporary_folder(checkpoint, workspace, name, processes) as folder:
+        with asked.progress("quantizing, to start from") as share:
+            run = calibrated(
+                folder, data, settings, options.samples, recipe.seed, _shares_of(share)
+            )
+        given = initial(checkpoint, list(weights.network.state), {})
+        setup = Setup(
+            run.network, given, data, augmentation, recipe, asked.command, asked.data.workers
         )
-    given = initial(checkpoint, list(weights.network.state), {})
-    augmentation = augmentation_given(asked, data)
-    setup = Setup(run.network, given, data, augmentation, recipe, asked.command, asked.data.workers)
-    done = train(asked, setup, int8_task(setup, run, processes), runs, processes)
-    if not asked.first:
-        return runs
-    with asked.progress("writing the int8 model") as share:
-        result = finish(run, done, setup, folder, lambda _what, part: share(part))
+        done = train(asked, setup, int8_task(setup, run, processes), runs, processes)
+        if not asked.first:
+            return runs
+        with asked.progress("writing the int8 model") as share:
+            result = finish(run, done, setup, folder, checkpoint, workspace, _shares_of(share))
     asked.say([*quantize_lines(result), int8_line(run.before, result.quality)])
     made(result.path, elapsed, int8_verdict(result))
     return runs
+
+
+def _shares_of(share: Callable[[float], None]) -> Callable[[str, float], None]:
+    """For those that name what the share is of too."""
+    return lambda _what, part: share(part)
 
 
 def _settings(options: QatOptions) -> QatSettings:

@@ -22,6 +22,7 @@ from ..train.processes import Launch, Processes, start
 from ..train.recipe import Recipe
 from ..train.run_folder import RunFolder
 from ..train.task import Task
+from ..transaction import check_writable
 from .console import Stopwatch, made, say
 from .data_options import PreprocessingOptions
 from .progress import share_progress
@@ -85,6 +86,7 @@ def begin(
     if asked.first:
         check = folder.check_there if asked.run.resume else folder.check_free
         check()
+        check_writable(folder.record)
     processes = start(Launch(asked.run.device, asked.run.devices), recipe.precision)
     check_recipe(recipe, processes.world)
     return folder, processes

@@ -39,8 +39,7 @@ class TrainingBatches:
         world: int = 1,
         workers: int = 0,
     ) -> None:
-        _check_batch(images, batch, world)
-        _check_augmentation(images, augmentation)
+        check_training(images, augmentation, batch, world)
         self._images, self._batch, self._seed = len(images), batch, seed
         self.shape = images.shape
         self._part = slice(rank * batch // world, (rank + 1) * batch // world)
@@ -92,6 +91,17 @@ def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The places of a set in the order of an epoch. The 1 sets its numbers apart from those of the
     images' augmentation, which are drawn from (seed, epoch, image)."""
     return np.random.default_rng((seed, epoch, 0, 1)).permutation(images)
+
+
+def check_training(images: ImageSet, augmentation: Augmentation, batch: int, world: int) -> None:
+    """Of images that cannot be trained on in such batches.
+
+    Raises:
+        UserError: a batch that ``world`` does not divide, fewer images than a batch, or an
+            augmentation that such images cannot have.
+    """
+    _check_batch(images, batch, world)
+    _check_augmentation(images, augmentation)
 
 
 def _check_batch(images: ImageSet, batch: int, world: int) -> None:

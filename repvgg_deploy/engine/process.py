@@ -52,7 +52,7 @@ def build_in_process(request: BuildRequest, say: Callable[[str, str], None]) -> 
     if "report" in answer:
         return BuildReport(**answer["report"])
     if "errno" in answer:
-        raise OSError(answer["errno"], answer["error"])
+        raise OSError(answer["errno"], answer["error"], answer["file"])
     kind = CheckFailed if answer["exit_code"] == CheckFailed.exit_code else UserError
     raise kind(answer["error"])
 

@@ -27,5 +27,9 @@ def store_timing_cache(config: api.IBuilderConfig, request: BuildRequest) -> Non
     if request.new_cache is None:
         return
     cache = config.get_timing_cache()
-    if cache is not None:
+    if cache is None:
+        return
+    try:
         Path(request.new_cache).write_bytes(cache.serialize())
+    except OSError as error:  # a full disk; the system does not name the file
+        raise OSError(error.errno, error.strerror, request.new_cache) from error

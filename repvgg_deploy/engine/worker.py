@@ -35,7 +35,7 @@ def main() -> None:
     except RepvggDeployError as error:
         answer(error=str(error), exit_code=error.exit_code)
     except OSError as error:
-        answer(errno=error.errno, error=error.strerror or str(error))
+        answer(errno=error.errno, error=error.strerror or str(error), file=error.filename)
     else:
         answer(report=asdict(report))
 

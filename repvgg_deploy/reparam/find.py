@@ -18,7 +18,7 @@ from .kinds import Place, Reading, by_kind, decide
 class Found:
     """Blocks in the order of the file; ``left`` maps the path of what was not taken to a reason.
 
-    ``deployed`` are the paths of blocks in deploy form; empty where a block is neither of the forms.
+    ``deployed`` are the paths of blocks in deploy form; empty where one is in neither of the forms.
     """
 
     blocks: list[TrainBlock]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..bench.read import read_bench
 from ..errors import UserError
-from ..files import folder_beside
+from ..transaction import check_writable
 
 
 def check_output(path: Path, ours: bool) -> None:
@@ -22,5 +22,4 @@ def check_output(path: Path, ours: bool) -> None:
             raise UserError(
                 f"{path}: stands there and is no record of bench; name another --output."
             ) from error
-    with folder_beside(path):
-        pass  # it can be made, so a file can be written there
+    check_writable(path)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import whole_file
 from ..sidecar import sidecar_path
+from ..transaction import whole_file
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from ..engine.options import BuildOptions, options_from_dict
 from ..engine.process import build_in_process
 from ..engine.request import BuildReport, BuildRequest
 from ..errors import UserError
-from ..files import folder_beside, new_folder, sha256_file, whole_file
+from ..files import sha256_file
 from ..reparam.graph.files import data_files_of
-from ..sidecar import check_bytes, lineage, store
+from ..sidecar import check_bytes, lineage, prepare, prepare_sidecar
+from ..transaction import transaction
 from .companions import Companions, Heard, check_companions, log_file, place_aside
 from .engine_proof import EngineProof, prove_engine
 
@@ -69,10 +71,12 @@ def export_engine(
     with log_file(companions.build_log, heard):
         if cache is None:
             return _build(plan, data, None, None, heard)
-        with whole_file(cache) as new_cache:
+        with transaction(cache.parent) as change:
+            new_cache = change.place(cache)
+            new_cache.touch()  # TensorRT may have nothing to keep
             result = _build(plan, data, cache if cache.exists() else None, new_cache, heard)
             if result.set_aside is not None:
-                cache.replace(result.set_aside)
+                shutil.copyfile(cache, change.place(result.set_aside))
         return result
 
 
@@ -101,9 +105,8 @@ def _build(
     new_cache: Path | None,
     heard: Heard,
 ) -> EngineResult:
-    """Build into a folder of its own beside ``plan.engine``, prove it there, move it here."""
-    with new_folder(plan.engine.parent), folder_beside(plan.engine) as folder:
-        staged = folder / plan.engine.name
+    """Build, and prove the engine before it takes its place."""
+    with transaction(plan.engine.parent) as change:
         reports: list[BuildReport] = []
 
         def write(temporary: Path) -> None:
@@ -118,14 +121,17 @@ def _build(
             )
             reports.append(build_in_process(request, heard))
 
-        built = store(
-            staged, write, lambda sha256: _describe(plan, data, sha256, reports[0], heard.warnings)
+        built = prepare(
+            change,
+            plan.engine,
+            write,
+            lambda sha256: _describe(plan, data, sha256, reports[0], heard.warnings),
         )
         proof = EngineProof(None, "not asked for")
         if plan.reference is not None:
-            proof = prove_engine(staged, built, plan.reference)
+            proof = prove_engine(change.place(plan.engine), built, plan.reference)
         artifact = replace(built, proof=proof.record)
-        store(plan.engine, staged.replace, lambda sha256: artifact)
+        prepare_sidecar(change, plan.engine, artifact)
     set_aside = None if reports[0].cache_fits or cache is None else place_aside(cache)
     return EngineResult(plan.engine, artifact, set_aside, proof.reason)
 

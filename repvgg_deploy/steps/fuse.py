@@ -20,7 +20,8 @@ from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
-from ..sidecar import store
+from ..sidecar import prepare
+from ..transaction import transaction
 from ..workspace import ModelFolder, Workspace
 from .carried import check_blocks
 from .inventory import BlockCount, architecture, count_blocks, training_only
@@ -75,34 +76,38 @@ def fuse_checkpoint(
     whole = weights.network if form == "ours" else weights.whole
     blocks = count_blocks(weights)
     state, dropped = _fold(weights, overwrite=not prove)
-    folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
-    proof = _prove(weights, state, images, device) if prove and weights.blocks else None
-    if proof is not None:
-        _check_weights(weights, state)
-    if form == "ours" and whole is not None:
-        state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
-
-    paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
-    copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
-    fused = {key: tensor.contiguous() for key, tensor in state.items()}
-    artifact = store(
-        folder.fused,
-        lambda temporary: save_state(temporary, fused, ".safetensors"),
-        lambda sha256: FusedArtifact(
-            file=folder.fused.name,
-            sha256=sha256,
-            source=Source(origin or str(path.resolve()), checkpoint.sha256),
-            source_form=weights.form,
-            family=", ".join(dict.fromkeys(block.family for block in blocks)),
-            architecture=architecture(weights, blocks),
-            reading=reading.to_dict(),
-            spec=None if whole is None else whole.spec.to_dict(),
-            proof=None if proof is None else proof.to_dict(),
-        ),
-        copies,
-    )
-    folder.remove_stale_copies(paths)
-    workspace.set_current(folder)
+    name = path.stem if name is None else name
+    folder = workspace.claim(name, checkpoint.sha256)
+    with transaction(folder.path) as change:
+        proof = _prove(weights, state, images, device) if prove and weights.blocks else None
+        if proof is not None:
+            _check_weights(weights, state)
+        if form == "ours" and whole is not None:
+            state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
+        workspace.claim(name, checkpoint.sha256)  # again: another run may have written meanwhile
+        paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
+        copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
+        fused = {key: tensor.contiguous() for key, tensor in state.items()}
+        artifact = prepare(
+            change,
+            folder.fused,
+            lambda temporary: save_state(temporary, fused, ".safetensors"),
+            lambda sha256: FusedArtifact(
+                file=folder.fused.name,
+                sha256=sha256,
+                source=Source(origin or str(path.resolve()), checkpoint.sha256),
+                source_form=weights.form,
+                family=", ".join(dict.fromkeys(block.family for block in blocks)),
+                architecture=architecture(weights, blocks),
+                reading=reading.to_dict(),
+                spec=None if whole is None else whole.spec.to_dict(),
+                proof=None if proof is None else proof.to_dict(),
+            ),
+            copies,
+        )
+        for stale in folder.stale_copies(paths):
+            change.remove(stale)
+        workspace.set_current(folder, change)
     return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
 
 

@@ -12,15 +12,16 @@ from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..errors import CheckFailed, UserError
-from ..files import folder_beside, sha256_file, write_error
+from ..files import sha256_file
 from ..reparam.graph.files import data_files, read_model, write_model
 from ..reparam.graph.model import OnnxModel
 from ..reparam.graph.plan import make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from ..reparam.graph.rewrite import carry_out
 from ..runners.onnx_session import Arrays
-from ..sidecar import store
-from .graph_output import check_output, data_in_place
+from ..sidecar import prepare_sidecar
+from ..transaction import transaction
+from .graph_output import check_output, prepare_data
 
 
 @dataclass(frozen=True)
@@ -61,39 +62,32 @@ def fuse_onnx(
     used = data_files(model)
     check_output(path, used, output)
     fused, left = carry_out(make_plan(model, allow_costlier))
-    with folder_beside(output) as folder:
+    with transaction(output.parent) as change:
         copied = None if fused or used else path
-        staged = _write(model, folder / output.name, bool(used), copied)
+        staged = change.place(output)
+        files = _write(model, staged, bool(used), copied)
         del model  # the proof needs the memory
         ends = [region.end for region in fused]
-        proof = None if copied else _prove(path, staged[0], prove, samples, ends)
-        data = {file.name: sha256_file(file) for file in staged[1:]}
-        origin = Source(str(path.resolve()), sha256_file(path))
-        with data_in_place(staged, output, used):
-            artifact = store(
-                output,
-                staged[0].replace,
-                lambda digest: FusedOnnxArtifact(
-                    file=output.name,
-                    sha256=digest,
-                    source=origin,
-                    data=data,
-                    fused=[asdict(region) for region in fused],
-                    left=[asdict(region) for region in left],
-                    proof=None if proof is None else proof.to_dict(),
-                ),
-            )
-    files = (output, *map(output.with_name, data))
-    return OnnxFusion(path, files, artifact, fused, left, proof)
+        proof = None if copied else _prove(path, staged, prove, samples, ends)
+        data = {file.name: sha256_file(file) for file in files[1:]}
+        prepare_data(change, files[1:], output, used)
+        artifact = FusedOnnxArtifact(
+            file=output.name,
+            sha256=sha256_file(staged),
+            source=Source(str(path.resolve()), sha256_file(path)),
+            data=data,
+            fused=[asdict(region) for region in fused],
+            left=[asdict(region) for region in left],
+            proof=None if proof is None else proof.to_dict(),
+        )
+        prepare_sidecar(change, output, artifact)
+    return OnnxFusion(path, (output, *map(output.with_name, data)), artifact, fused, left, proof)
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:
-    try:
-        if copied is None:
-            return write_model(model, path, external)
-        shutil.copyfile(copied, path)
-    except OSError as error:
-        raise write_error(path, error) from error
+    if copied is None:
+        return write_model(model, path, external)
+    shutil.copyfile(copied, path)
     return [path]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..artifacts import FusedOnnxArtifact
 from ..errors import UserError
-from ..files import is_onnx, sha256_file, whole_file
+from ..files import is_onnx, sha256_file
 from ..sidecar import load_sidecar, read_sidecar, sidecar_path
+from ..transaction import Transaction
 
 
 def check_output(source: Path, used: Collection[Path], output: Path) -> None:
@@ -38,37 +38,28 @@ def _is_ours(output: Path) -> bool:
         return False
 
 
-@contextmanager
-def data_in_place(staged: Sequence[Path], output: Path, used: Collection[Path]) -> Iterator[None]:
-    """Move data files beside ``output`` for as long as the body puts the model there.
+def prepare_data(
+    change: Transaction, data: Sequence[Path], output: Path, used: Collection[Path]
+) -> None:
+    """Put data files beside ``output`` with the change that puts the model there.
 
-    ``staged`` is the new model and its data files, whose names tell their content, so none takes
-    the place of another. If the body fails they go; if not, those go that only the model which
-    stood at ``output`` before has ``used``.
+    ``data`` are the new model's, already at their temporary paths; their names tell their content,
+    so none takes the place of another. Those that only the model which is at ``output`` now has
+    ``used`` are removed.
+
+    Raises:
+        UserError: another file is at one of the places.
     """
-    model, *data = staged
-    digest, earlier = sha256_file(model), _earlier_data(output)
-    moved: list[Path] = []
-    try:
-        for file in data:
-            target = output.with_name(file.name)
-            if not target.exists():
-                moved.append(target)
-                with whole_file(target) as temporary:
-                    file.replace(temporary)
-            elif not target.is_file() or sha256_file(target) != sha256_file(file):
-                raise UserError(f"{target}: is in the way, with other content; remove it.")
-        yield
-    except BaseException:
-        if not output.is_file() or sha256_file(output) != digest:
-            for target in moved:
-                target.unlink(missing_ok=True)
-        raise
-    kept = {file.resolve() for file in used} | {output.with_name(f.name).resolve() for f in data}
-    for file in earlier:
+    targets = [output.with_name(file.name) for file in data]
+    for file, target in zip(data, targets, strict=True):
+        if not target.exists():
+            change.place(target)
+        elif not target.is_file() or sha256_file(target) != sha256_file(file):
+            raise UserError(f"{target}: is in the way, with other content; remove it.")
+    kept = {file.resolve() for file in (*used, *targets)}
+    for file in _earlier_data(output):
         if file.resolve() not in kept:
-            with suppress(OSError):
-                file.unlink()
+            change.remove(file)
 
 
 def _earlier_data(output: Path) -> list[Path]:

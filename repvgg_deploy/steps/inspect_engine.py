@@ -10,8 +10,9 @@ from ..artifacts import EngineArtifact
 from ..engine.compatible import Machine, Verdict, contradiction, judge, judge_plan, this_machine
 from ..engine.engine_file import EngineFile, read_engine_file
 from ..errors import UserError
-from ..files import sha256_file, whole_file
+from ..files import sha256_file
 from ..sidecar import read_sidecar, sidecar_path
+from ..transaction import whole_file
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..quantize.collect import NAMELESS
 from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
+from ..transaction import check_writable
 from ..workspace import ModelFolder
 from .calibration import Calibration
 from .fallback import Fallback, reach_bounds
@@ -61,6 +62,7 @@ def quantize_model(
     """
     path = folder.claim_int8(source)
     check_calibration_size(folder, calibration.fit, remade)
+    check_writable(path)
     model = float_model(source, calibration)
     with spooled(calibration.fit) as images:
         network = post_training(source, model, images, options, progress)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..data.training import TrainingSet
 from ..errors import UserError
 from ..files import sha256_file
+from ..sidecar import sidecar_path
 from ..train.loop import Finished
 from ..train.objective import Supervised
 from ..train.optimizer import parameter_groups
@@ -15,6 +22,7 @@ from ..train.qat.distill import Distillation
 from ..train.qat.settings import STATE_KEY, QatSettings
 from ..train.resume import damaged, read_saved
 from ..train.task import Task
+from ..transaction import check_writable, transaction
 from ..workspace import ModelFolder, Workspace
 from .calibration import pick_training_images
 from .fuse import fuse_checkpoint
@@ -26,35 +34,53 @@ from .train_qat import Progress, QatRun, export_qat, prepare_qat
 from .weights import WeightsFile
 
 
-def fused_folder(
+@contextmanager
+def temporary_folder(
     start: Start, workspace: Workspace, name: str, processes: Processes
-) -> ModelFolder:
-    """The model's folder with the fused weights of ``start``, which are made where they are not
-    there already.
+) -> Iterator[ModelFolder]:
+    """A temporary model folder with the fused weights of ``start``: those of the model ``name``,
+    made where that has none. Nothing in ``workspace`` changes before :func:`finish`.
 
     Raises:
-        UserError: the folder holds another model, fused weights that were read from the checkpoint
-            in another way or the int8 model of another network, or the checkpoint cannot be fused.
+        UserError: the folder ``name`` holds another model, fused weights that were read from the
+            checkpoint in another way or the int8 model of another network, or cannot be written to;
+            or the checkpoint cannot be fused.
         CheckFailed: the fused weights are not the network that they were made from.
     """
     weights = start.weights
+    claimed = ModelFolder(workspace.root / name)
+    processes.first_only(lambda: check_writable(_claim(weights, workspace, name).onnx("int8")))
+    with tempfile.TemporaryDirectory(prefix="repvgg-deploy-") as root:
+        folder = ModelFolder(Path(root) / name)
+        try:
+            if claimed.fused.exists():
+                folder.path.mkdir()
+                for path in (claimed.fused, sidecar_path(claimed.fused)):
+                    shutil.copyfile(path, folder.path / path.name)
+            else:
+                fuse_checkpoint(
+                    weights.path,
+                    Workspace(Path(root)),
+                    reading=weights.reading,
+                    name=name,
+                    origin=start.origin,
+                    prove=processes.rank == 0,
+                )
+            yield folder
+        except UserError as error:
+            error.sentence = error.sentence.replace(str(folder.path), str(claimed.path))
+            raise
+
+
+def _claim(weights: WeightsFile, workspace: Workspace, name: str) -> ModelFolder:
+    """The folder ``name``, where it can take the int8 model of these weights."""
     if weights.path.resolve() == ModelFolder(workspace.root / name).fused.resolve():
         folder = workspace.model(name)
-        folder.claim_int8(folder.fused)
-        return folder
-    folder = workspace.claim(name, weights.checkpoint.sha256)
-    folder.claim_int8(folder.fused)  # now, not after hours of training
-
-    def fuse() -> None:
+    else:
+        folder = workspace.claim(name, weights.checkpoint.sha256)
         if folder.fused.exists():  # made from this checkpoint, which claim has seen to
             _check_reading(folder, weights)
-            workspace.set_current(folder)
-            return
-        fuse_checkpoint(
-            weights.path, workspace, reading=weights.reading, name=name, origin=start.origin
-        )
-
-    processes.first_only(fuse)
+    folder.claim_int8(folder.fused)
     return folder
 
 
@@ -112,9 +138,18 @@ def int8_task(setup: Setup, run: QatRun, processes: Processes) -> Task:
 
 
 def finish(
-    run: QatRun, done: Finished, setup: Setup, folder: ModelFolder, progress: Progress
+    run: QatRun,
+    done: Finished,
+    setup: Setup,
+    folder: ModelFolder,
+    start: Start,
+    workspace: Workspace,
+    progress: Progress,
 ) -> QuantizeResult:
-    """Write the int8 model of the best checkpoint, or of the last where none was validated.
+    """Write the int8 model of the best checkpoint, or of the last where none was validated, and the
+    fused weights with it, and make that model the current one: all of it together.
+
+    ``folder`` is the temporary one.
 
     Raises:
         UserError: the checkpoint is missing or damaged, or the model cannot be written.
@@ -133,4 +168,15 @@ def finish(
         "sha256": sha256_file(path),
         "recipe": setup.recipe.to_dict(),
     }
-    return export_qat(run, folder, training, progress)
+    result = export_qat(run, folder, training, progress)
+    target = _claim(start.weights, workspace, folder.name)  # hours have passed
+    with transaction(target.path) as change:
+        if not target.fused.exists():
+            for stale in target.stale_copies(()):
+                change.remove(stale)
+        for file in sorted(folder.path.iterdir()):
+            place = target.path / file.name
+            if not place.is_file() or sha256_file(place) != sha256_file(file):
+                shutil.copyfile(file, change.place(place))
+        workspace.set_current(target, change)
+    return replace(result, path=target.onnx("int8"))

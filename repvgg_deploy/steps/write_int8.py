@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 
 from ..artifacts import QuantizedArtifact
-from ..files import folder_beside, new_folder
 from ..quantize.fake import int8_tensors, to_bytes
-from ..sidecar import store
+from ..sidecar import prepare, prepare_sidecar
+from ..transaction import transaction
 from ..workspace import ModelFolder
 from .calibration import Calibration
 from .quantize_options import QuantizeOptions
@@ -33,21 +33,16 @@ def write_int8(
     """
     path = folder.onnx("int8")
     content = to_bytes(int8_tensors(outcome.network.model, outcome.network.layers))
-    with new_folder(path.parent), folder_beside(path) as aside:
-        staged = ModelFolder(aside)
-        built = store(
-            staged.onnx("int8"),
+    with transaction(path.parent) as change:
+        built = prepare(
+            change,
+            path,
             lambda temporary: onnx.save(outcome.quantized, temporary),
             describe(source, path, outcome, calibration, options, content),
-            {staged.int8_weights: lambda temporary: temporary.write_bytes(content)},
+            {folder.int8_weights: lambda temporary: temporary.write_bytes(content)},
         )
         _, height, width = calibration.fit.shape
-        integers = prove_integers(source, staged.onnx("int8"), (height, width))
+        integers = prove_integers(source, change.place(path), (height, width))
         artifact = replace(built, proof={**built.proof, "integers": integers})
-        store(
-            path,
-            staged.onnx("int8").replace,
-            lambda _sha256: artifact,
-            {folder.int8_weights: staged.int8_weights.replace},
-        )
+        prepare_sidecar(change, path, artifact)
     return artifact

@@ -61,6 +61,10 @@ def run_training(
         except CheckFailed as error:
             run.write_record(str(error))
             raise
+        except BaseException:
+            if processes.rank == 0:
+                folder.remove_if_unused()
+            raise
     best = run.progress.best()
     best_path = None if best is None else folder.best
     return Finished(run.progress.epochs, best, folder.last, best_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -113,22 +114,21 @@ class Run:
         lr = learning_rate(progress.step - 1, self.length, self.recipe)
         images = self.recipe.batch * self.length
         done = progress.end_epoch(lr, self.length, images, weights, average)
-        if progress.best() is done:
-            self._save_best(done)
-        self.save()
+        best = progress.best() is done
+        self.save(best=self._best(done) if best else None)
         self.observer.epoch(done)
 
-    def save(self, stopped: str = "") -> None:
-        """last.pth, then train.json. Every loss up to here was looked at.
+    def save(self, stopped: str = "", best: Mapping[str, Any] | None = None) -> None:
+        """last.pth, best.pth where it is given, and train.json, together. Every loss up to here was
+        looked at.
 
         Raises:
             CheckFailed: the weights are not finite; nothing is written.
-            UserError: the disk is full; the last.pth before stands.
+            UserError: the disk is full; what was saved before stands.
         """
         self._state.check_finite(self.progress.step)
-        self.processes.first_only(self._write_last)
+        self.processes.first_only(lambda: self._write(stopped, best))
         self._saved_step = self.progress.step
-        self.write_record(stopped)
         self.observer.saved(self.folder.last, self.progress.step)
 
     def write_record(self, stopped: str) -> None:
@@ -138,16 +138,18 @@ class Run:
             UserError: the disk is full.
         """
         record, epochs = self.task.record, self.progress.epochs
-        self.processes.first_only(lambda: self.folder.write_record(record, epochs, stopped))
+        self.processes.first_only(lambda: self.folder.save({}, record, epochs, stopped))
 
-    def _write_last(self) -> None:
+    def _write(self, stopped: str, best: Mapping[str, Any] | None) -> None:
         content = {**self._state.content(), **self.progress.content(), "settings": self._settings}
-        self.folder.save(self.folder.last, content)
+        checkpoints = {self.folder.last: content}
+        if best is not None:
+            checkpoints[self.folder.best] = dict(best)
+        self.folder.save(checkpoints, self.task.record, self.progress.epochs, stopped)
 
-    def _save_best(self, done: Epoch) -> None:
+    def _best(self, done: Epoch) -> dict[str, Any]:
         weights = {self.task.state_key: self._state.deployed()}
-        content = {**weights, "epoch": done.epoch, "top1": top1(done)}
-        self.processes.first_only(lambda: self.folder.save(self.folder.best, content))
+        return {**weights, "epoch": done.epoch, "top1": top1(done)}
 
     def _look(self) -> None:
         """At the losses since the last time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import make_folder, read_error, sha256_file, whole_file, write_error
+from ..files import read_error, sha256_file, write_error
+from ..redo_log import recover
 from ..sidecar import to_json
+from ..transaction import transaction, whole_file
 from .record import Epoch, TrainRecord
 
 _HEADER = "step,epoch,lr,loss\n"
@@ -45,9 +48,11 @@ class RunFolder:
         self.best = path / "best.pth"
         self.steps = path / "steps.csv"
         self.record = path / "train.json"
+        self._made: list[Path] = []
 
     def check_free(self) -> None:
         """UserError where it holds a run."""
+        recover(self.path)
         if self.last.exists():
             raise UserError(
                 f"{self.path}: holds a run already (last.pth); go on with it by --resume, or "
@@ -61,6 +66,7 @@ class RunFolder:
 
     def check_there(self) -> None:
         """UserError where it holds no run to go on with."""
+        recover(self.path)
         if not self.last.is_file():
             raise UserError(
                 f"{self.last}: no such file: there is no run to go on with; leave out --resume."
@@ -81,7 +87,7 @@ class RunFolder:
             UserError: it holds a run, or cannot be made.
         """
         self.check_free()
-        make_folder(self.path)
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with whole_file(self.steps) as temporary:
             temporary.write_text(_HEADER)
 
@@ -113,31 +119,48 @@ class RunFolder:
         except OSError as error:
             raise write_error(self.steps, error) from error
 
-    def save(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write a checkpoint.
+    def save(
+        self,
+        checkpoints: Mapping[Path, Mapping[str, Any]],
+        record: TrainRecord,
+        epochs: Sequence[Epoch],
+        stopped: str,
+    ) -> None:
+        """Write checkpoints (last.pth, best.pth) and train.json, with the digests of all that are
+        there then: all of it or nothing.
 
         Raises:
-            UserError: the disk is full; what stood there stays.
+            UserError: the disk is full.
         """
-        with whole_file(path) as temporary, temporary.open("wb") as stream:
-            try:
-                torch.save(dict(content), stream)
-            except RuntimeError as error:  # torch's own, raised while it handles the write's error
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from error
-                raise
+        with transaction(self.path) as change:
+            at = {path: path for path in (self.last, self.best) if path.exists()}
+            for path, content in checkpoints.items():
+                at[path] = change.place(path)
+                _save(at[path], content)
+            digests = {
+                path.name: sha256_file(at[path]) for path in (self.last, self.best) if path in at
+            }
+            filled = replace(record, epochs=list(epochs), stopped=stopped, checkpoints=digests)
+            change.place(self.record).write_text(f"{to_json(filled)}\n")
 
-    def write_record(self, record: TrainRecord, epochs: Sequence[Epoch], stopped: str) -> None:
-        """train.json, with the digests of the checkpoints that are there.
+    def remove_if_unused(self) -> None:
+        """Remove what :meth:`claim` made, where nothing was saved since."""
+        if self.last.exists() or self.record.exists():
+            return
+        with suppress(OSError):
+            self.steps.unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
 
-        Raises:
-            UserError: it cannot be written.
-        """
-        present = [path for path in (self.last, self.best) if path.exists()]
-        checkpoints = {path.name: sha256_file(path) for path in present}
-        filled = replace(record, epochs=list(epochs), stopped=stopped, checkpoints=checkpoints)
-        with whole_file(self.record) as temporary:
-            temporary.write_text(f"{to_json(filled)}\n")
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(dict(content), stream)
+        except RuntimeError as error:  # torch's own, raised while it handles the write's error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _step_of(line: str) -> float:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
-from ...files import whole_files
 from ...rebuild import read_json
 from ...sidecar import to_json
+from ...transaction import transaction
 from .page import html, markdown
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ def write_report(report: Report, files: Sequence[Path]) -> None:
     """
     name = files[2].name
     texts = (html(report, name), markdown(report, name), to_json(report) + "\n")
-    with whole_files(files) as staged:
-        for path, text in zip(staged, texts, strict=True):
-            path.write_text(text, encoding="utf-8")
+    with transaction(files[0].parent) as change:
+        for path, text in zip(files, texts, strict=True):
+            change.place(path).write_text(text, encoding="utf-8")

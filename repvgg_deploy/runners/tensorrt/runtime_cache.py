@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...engine.rtx_api import IRuntimeCache
 from ...errors import UserError
-from ...files import whole_file
+from ...transaction import whole_file
 
 
 class RuntimeCacheFile:

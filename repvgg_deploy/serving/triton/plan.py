@@ -9,7 +9,7 @@ from typing import Any
 
 from ...artifacts import EngineArtifact, FusedArtifact
 from ...errors import CheckFailed, UserError
-from ...files import is_onnx, make_folder
+from ...files import is_onnx
 from ...sidecar import read_sidecar
 from ...workspace import ModelFolder
 from .engine import engine_servable
@@ -115,7 +115,7 @@ def write_triton(plan: TritonPlan, model: TritonModel) -> Written:
     texts = {CONFIG_FILE: sign(render(configuration(model, labelled=bool(labels))))}
     if labels:
         texts[LABELS_FILE] = "".join(f"{label}\n" for label in labels)
-    folder = make_folder(plan.root) / model.name
+    folder = plan.root / model.name
     version, changed = write_model(folder, model.files, texts)
     return Written(
         name=model.name,

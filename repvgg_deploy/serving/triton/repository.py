@@ -9,11 +9,11 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from ...errors import UserError
-from ...files import read_error, sha256_file, whole_files, whole_folder
+from ...files import read_error, sha256_file
+from ...transaction import transaction
 from .servable import Servable
 
 CONFIG_FILE = "config.pbtxt"
@@ -83,36 +83,22 @@ def write_model(
     """Copy ``files`` into a version folder and write ``texts`` beside it; return the version, and
     whether it is new.
 
-    All of it is on the disk under other names before any of it takes its place.
-
     Raises:
         UserError: an artifact changed meanwhile, or the folder cannot be written to.
     """
-    new = not folder.exists()
     version, changed = _next_version(folder, files)
-    try:
-        if not changed:
-            _write_texts(folder, texts)
-            return version, False
-        with whole_folder(folder / str(version)) as staged:
+    with transaction(folder) as change:
+        if changed:
+            staged = change.place(folder / str(version))
+            staged.mkdir()
             for name, servable in files.items():
                 _copy(servable, staged / name)
-            _write_texts(folder, texts)
-    except BaseException:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-    return version, True
+        for name, text in texts.items():
+            change.place(folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return version, changed
 
 
 def _copy(servable: Servable, target: Path) -> None:
     shutil.copyfile(servable.path, target)
     if sha256_file(target) != servable.sha256:
         raise UserError(f"{servable.path}: changed while it was copied; run the command again.")
-
-
-def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    with whole_files([folder / name for name in texts]) as staged:
-        for path, text in zip(staged, texts.values(), strict=True):
-            path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,357 @@
+"""Files change together or not at all, at whatever moment a run ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repvgg_deploy.errors import UserError
+from repvgg_deploy.redo_log import recover, recover_inside
+from repvgg_deploy.transaction import check_writable, transaction, whole_file
+
+from .moments import at_each_call, count_moments, files, hidden
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
+
+OLD = {"m/a": b"old a", "m/b": b"old b", "m/gone": b"old", "m/other": b"x", "current.json": b"old"}
+NEW = {"m/a": b"new a", "m/b": b"new b", "m/c": b"new c", "m/other": b"x", "current.json": b"new",
+       "m/1/model": b"version"}  # fmt: skip
+
+
+def write(root: Path, content: dict[str, bytes]) -> None:
+    for name, value in content.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(value)
+
+
+def change(root: Path) -> None:
+    """Everything that a transaction can do."""
+    with transaction(root / "m") as made:
+        for name in ("a", "b", "c"):
+            made.place(root / "m" / name).write_bytes(f"new {name}".encode())
+        if not (root / "m" / "1").exists():
+            made.place(root / "m" / "1").mkdir()
+            (made.place(root / "m" / "1") / "model").write_bytes(b"version")
+        made.place(root / "current.json").write_bytes(b"new")
+        made.remove(root / "m" / "gone")
+        made.remove(root / "m" / "never was")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "w", OLD)
+    return tmp_path / "w"
+
+
+def fresh(root: Path) -> None:
+    shutil.rmtree(root)
+    write(root, OLD)
+
+
+def in_child(run: Callable[[], object]) -> int:
+    """The exit status of a forked process that runs it; negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_all_of_it_happens(root: Path) -> None:
+    change(root)
+    assert files(root) == NEW
+    assert not hidden(root)
+
+
+@needs_fork
+def test_sigkill_at_every_moment(root: Path) -> None:
+    """The next run finds the old files or the new ones, and nothing between."""
+    moments = count_moments(lambda: change(root))
+    assert moments > 30
+    seen = []
+    for moment in range(1, moments + 1):
+        fresh(root)
+
+        def kill(number: int, moment: int = moment) -> None:
+            if number == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def killed(kill: Callable[[int], None] = kill) -> None:
+            with at_each_call(kill):
+                change(root)
+
+        assert in_child(killed) == -signal.SIGKILL
+        recover_inside(root)
+        assert files(root) in (OLD, NEW), moment
+        assert not hidden(root), moment
+        seen.append(files(root) == NEW)
+        change(root)
+        assert files(root) == NEW
+    assert seen == sorted(seen)  # once it counts, it stays
+    assert {*seen} == {False, True}
+
+
+@needs_fork
+def test_sigkill_while_a_killed_run_is_completed(root: Path) -> None:
+    """The record of the changes is the last thing to go."""
+
+    def kill_at(moment: int) -> Callable[[int], None]:
+        def kill(number: int) -> None:
+            if number == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return kill
+
+    def killed(run: Callable[[], object], moment: int) -> int:
+        def hooked() -> None:
+            with at_each_call(kill_at(moment)):
+                run()
+
+        return in_child(hooked)
+
+    renames = []
+    with at_each_call(lambda number: renames.append((number, (root / "m/c").exists()))):
+        change(root)
+    half = next(number for number, there in renames if there)
+    moment, status = 0, -signal.SIGKILL
+    while status == -signal.SIGKILL:
+        moment += 1
+        fresh(root)
+        assert killed(lambda: change(root), half) == -signal.SIGKILL
+        status = killed(lambda: recover(root / "m"), moment)
+        recover(root / "m")
+        assert files(root) == NEW
+        assert not hidden(root)
+    assert moment > 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_every_moment(root: Path, number: signal.Signals) -> None:
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, stop)
+    try:
+        for moment in range(1, count_moments(lambda: change(root)) + 1):
+            fresh(root)
+
+            def send(now: int, moment: int = moment) -> None:
+                if now == moment:
+                    signal.raise_signal(number)
+
+            with pytest.raises(KeyboardInterrupt), at_each_call(send):
+                change(root)
+            assert files(root) in (OLD, NEW), moment
+            assert not hidden(root), moment
+            assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_call_that_is_refused_at_every_moment(root: Path) -> None:
+    """What was renamed before is taken back."""
+    undone = 0
+    for moment in range(1, count_moments(lambda: change(root)) + 1):
+        fresh(root)
+
+        def refuse(now: int, moment: int = moment) -> None:
+            if now == moment:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        said = ""
+        try:
+            with at_each_call(refuse):
+                change(root)
+        except UserError as error:
+            said = str(error)
+        undone += bool(said)
+        assert ".part" not in said
+        recover(root / "m")
+        # NEW after all: a link that could be done without, or amid the tidying
+        assert files(root) == (OLD if said else NEW), moment
+        assert not hidden(root), moment
+    assert undone > 10
+
+
+def test_a_place_that_takes_no_file_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an immutable file is."""
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == root / "m/c":
+            raise PermissionError(errno.EPERM, "no", str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match=r"w/m/c: cannot be written: permission denied"):
+        change(root)
+    assert files(root) == OLD
+    assert not hidden(root)
+
+
+def test_a_file_system_without_hard_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise OSError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_call_that_is_refused_at_every_moment(root)
+
+
+@needs_fork
+def test_the_files_of_a_run_that_is_alive_stay(root: Path) -> None:
+    with transaction(root / "m") as made:
+        made.place(root / "m/a").write_bytes(b"new a")
+        (stage,) = hidden(root)
+        in_child(lambda: recover(root / "m"))
+        recover(root / "m")
+        with whole_file(root / "m/b") as temporary:
+            temporary.write_bytes(b"new b")
+        assert stage.exists()
+    assert files(root)["m/a"] == b"new a"
+    assert not hidden(root)
+
+
+@needs_fork
+def test_a_reader_waits_for_a_run_that_renames(root: Path) -> None:
+    begun, go_on = os.pipe(), os.pipe()
+
+    def pause(number: int) -> None:
+        if (root / "m/a").read_bytes() == b"new a" and not (root / "m/c").exists():
+            os.write(begun[1], b"x")
+            os.read(go_on[0], 1)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            with at_each_call(pause):
+                change(root)
+        finally:
+            os._exit(0)
+    os.read(begun[0], 1)
+    assert files(root) != OLD
+    reader = threading.Thread(target=recover, args=[root / "m"])
+    reader.start()
+    reader.join(0.05)
+    for _ in range(20):
+        os.write(go_on[1], b"x")
+    reader.join()
+    assert {name: files(root)[name] for name in NEW} == NEW
+    os.waitpid(child, 0)
+    for descriptor in (*begun, *go_on):
+        os.close(descriptor)
+
+
+@needs_fork
+def test_a_folder_that_is_read_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Changes that count and cannot be completed are said; others are of no consequence."""
+
+    def stop(number: int) -> None:
+        if (root / "m/a").read_bytes() == b"new a":
+            os._exit(1)
+
+    def run() -> None:
+        with at_each_call(stop):
+            change(root)
+
+    assert in_child(run) == 1
+
+    def refuse(*given: object, **named: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "link", "unlink", "rmdir", "mkdir"):
+            patch.setattr(os, name, refuse)
+        with pytest.raises(UserError, match=r"w/m: a run was killed .*Read-only file system"):
+            recover(root / "m")
+    recover(root / "m")
+    assert files(root) == NEW
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["{", "[]", '{"placed": ["../../x"], "removed": []}', '{"placed": [], "removed": ["/etc/x"]}',
+     '{"placed": [".."], "removed": []}', '{"placed": [1], "removed": []}'],
+)  # fmt: skip
+def test_a_record_that_reaches_elsewhere(root: Path, tmp_path: Path, record: str) -> None:
+    """A folder from elsewhere cannot make this tool change files outside it."""
+    stage = root / "m" / ".repvgg-deploy.0123456789ab.part"
+    (stage / "new").mkdir(parents=True)
+    (stage / "new" / "x").write_text("theirs")
+    (stage / "commit.json").write_text(record)
+    with pytest.raises(UserError, match=r"commit\.json is damaged"):
+        recover(root / "m")
+    assert not (tmp_path / "x").exists()
+
+
+def test_files_of_others_are_no_leftovers(root: Path) -> None:
+    for name in (".part", "x.part", ".x.part", ".repvgg-deploy.part"):
+        (root / "m" / name).write_text("theirs")
+    recover(root / "m")
+    assert len(files(root)) == len(OLD) + 4
+
+
+def test_folders_made_for_a_run_that_fails_go(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a/b/c") as temporary:
+        temporary.write_text("x")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    check_writable(tmp_path / "a/b/c")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a/b/c"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["a"]  # that was there
+
+
+def test_the_later_of_two_at_once_says_so(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with transaction(root / "m") as first:
+        first.place(root / "m/a").write_bytes(b"first")
+        with whole_file(root / "m/b") as temporary:
+            temporary.write_bytes(b"another file")
+    assert not caplog.messages
+    with transaction(root / "m") as first:
+        first.place(root / "m/a").write_bytes(b"first")
+        with whole_file(root / "m/a") as temporary:
+            temporary.write_bytes(b"second")
+    assert (root / "m/a").read_bytes() == b"first"
+    (message,) = caplog.messages
+    assert str(root / "m/a") in message
+
+
+@needs_fork
+def test_two_at_once_do_not_mix(root: Path) -> None:
+    """Files of one transaction are never found beside those of another."""
+    both = [root / "m/a", root / "m/b"]
+
+    def keep_writing(text: str) -> None:
+        for _ in range(15):
+            with transaction(root / "m") as made:
+                for path in both:
+                    made.place(path).write_text(text)
+
+    children = []
+    for text in "xy":
+        child = os.fork()
+        if child == 0:
+            try:
+                keep_writing(text)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    recover(root / "m")
+    one, other = (path.read_text() for path in both)
+    assert one == other
+    assert not hidden(root)
