@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +72,13 @@ def compare(
     candidate: NDArray[Any],
     precision: str = "fp32",
     limit: float = RATIO_LIMIT,
+    spread: float = 0.0,
+    ruler: str = "the reference's own rounding error",
 ) -> Comparison:
     """Judge ``candidate``; all arrays are [N, C] or [N, C, H, W] and of one shape.
+
+    ``spread`` is a rounding error known from elsewhere: the noise is at least that. ``ruler`` says
+    in the reason what the noise is.
 
     Raises:
         UserError: no samples.
@@ -87,8 +92,8 @@ def compare(
         raise CheckFailed(
             f"{name}: outputs of different shapes ({shapes}); these are two networks."
         )
-    noise = max(_distance(reference, truth), UNIT_ROUNDOFF[precision])
-    error = _distance(candidate, truth)
+    noise = max(distance(reference, truth), UNIT_ROUNDOFF[precision], spread)
+    error = distance(candidate, truth)
     ratio = error / noise if np.isfinite(noise) else float("nan")
     wrong = wrong_channel(truth, reference, candidate, noise, limit)
     passed = bool(np.isfinite(error) and np.isfinite(noise) and ratio <= limit and not wrong)
@@ -107,16 +112,24 @@ def compare(
         ratio=ratio,
         limit=limit,
         passed=passed,
-        reason=wrong if wrong and ratio <= limit else _reason(error, noise, ratio, limit, passed),
+        reason=wrong if wrong and ratio <= limit else _reason(error, noise, ratio, limit, ruler),
     )
 
 
-def _distance(values: Array, truth: Array) -> float:
+def distance(values: Array, truth: Array) -> float:
     """RMS over channels of the relative error in each; infinite where a value is not finite."""
     if not (np.isfinite(values).all() and np.isfinite(truth).all()):
         return float("inf")
     relative = channel_errors(values, truth)
     return float(np.sqrt((relative**2).mean()))
+
+
+def joined(rounds: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All rounds along the first axis, at least [N, C]; value by value where their other sides
+    differ."""
+    if any(array.ndim < 2 or array.shape[1:] != rounds[0].shape[1:] for array in rounds):
+        rounds = [array.reshape(-1, 1) for array in rounds]
+    return np.concatenate(list(rounds))
 
 
 def _cosine(a: Array, b: Array) -> float:
@@ -133,13 +146,13 @@ def _agreement(a: Array, b: Array) -> float:
     return float((a.argmax(1) == b.argmax(1)).mean())
 
 
-def _reason(error: float, noise: float, ratio: float, limit: float, passed: bool) -> str:
+def _reason(error: float, noise: float, ratio: float, limit: float, ruler: str) -> str:
     if not np.isfinite(noise):
         return "the reference's own output holds NaN or infinity, which measures nothing"
     if not np.isfinite(error):
         return "the candidate's output holds NaN or infinity"
-    relation = "at most" if passed else "more than"
+    relation = "at most" if ratio <= limit else "more than"
     return (
-        f"distance to the float64 truth {error:.2e} is {ratio:.2g} times the reference's own "
-        f"rounding error {noise:.2e}, {relation} {limit:g}"
+        f"distance to the float64 truth {error:.2e} is {ratio:.2g} times {ruler} {noise:.2e}, "
+        f"{relation} {limit:g}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,12 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from ..errors import UserError
 from ..reparam.graph.files import load_model, read_proto
-from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
-from .compare import RATIO_LIMIT, Comparison, compare, failure_lines, furthest
+from .compare import RATIO_LIMIT, Comparison, failure_lines, furthest
 from .discrete import Agreement, agree
 from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
-
-#: What each round gave, by output.
-Rounds = dict[str, list[NDArray[Any]]]
+from .judge import judge
+from .oracle import ExactGraph, checked_truth, in_rounds
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def prove_graphs(
     Raises:
         UserError: models of different inputs or outputs, or that cannot be run on such inputs, or
             whose reference gives NaN or infinity there; or one in bf16.
+        CheckFailed: the truth of the reference is in doubt, see :func:`checked_truth`.
     """
     old, new = read_proto(reference), read_proto(candidate)
     for path, model in ((reference, old), (candidate, new)):
@@ -96,9 +96,10 @@ def prove_graphs(
     if outputs != [value.name for value in new.graph.output]:
         raise UserError(f"{candidate}: has other outputs than {reference}; these are two networks.")
     inner = [name for name in regions if name not in outputs]
-    own = _in_rounds(_session(reference, old, inner), rounds)
-    result = _in_rounds(_session(candidate, new, inner), rounds)
-    truth = _in_rounds(OnnxFloat64(_expose(load_model(reference), inner), str(reference)), rounds)
+    own = in_rounds(_session(reference, old, inner), rounds)
+    result = in_rounds(_session(candidate, new, inner), rounds)
+    exact = checked_truth(reference, _expose(load_model(reference), inner), rounds, own)
+    truth = exact.outputs
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
         _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
@@ -107,9 +108,14 @@ def prove_graphs(
                 f"{candidate}: its {name!r} has another shape than that of {reference}; these are "
                 "two networks."
             )
+    fused = cache(lambda: ExactGraph(candidate, _expose(load_model(candidate), inner), rounds))
+
+    def judge_one(name: str) -> Comparison:
+        return judge(name, exact, own[name], result[name], fused, limit)
+
     return GraphProof(
-        tuple(_compare(name, truth, own, result, limit) for name in floats),
-        tuple(_compare(name, truth, own, result, limit) for name in inner),
+        tuple(map(judge_one, floats)),
+        tuple(map(judge_one, inner)),
         tuple(
             agree(name, truth[name], own[name], result[name], limit)
             for name in outputs
@@ -139,12 +145,6 @@ def _session(path: Path, model: ModelProto, names: list[str]) -> OrtSession:
     return OrtSession(path, _expose(model, names).SerializeToString())
 
 
-def _in_rounds(session: OrtSession | OnnxFloat64, rounds: list[Arrays]) -> Rounds:
-    """What each round gave, by output."""
-    results = [session.run(inputs) for inputs in rounds]
-    return {name: [result[name] for result in results] for name in results[0]}
-
-
 def _check_finite(
     reference: Path, name: str, arrays: Iterable[NDArray[Any]], made_up: bool
 ) -> None:
@@ -153,17 +153,3 @@ def _check_finite(
         return
     inputs = "made-up inputs; noise does not suit this model, so" if made_up else "these inputs;"
     raise UserError(f"{reference}: its {name!r} holds NaN or infinity on {inputs} {OTHER_INPUTS}.")
-
-
-def _compare(name: str, truth: Rounds, own: Rounds, new: Rounds, limit: float) -> Comparison:
-    by_round = (truth[name], own[name], new[name])
-    half = np.float16 in (own[name][0].dtype, new[name][0].dtype)
-    exact, reference, candidate = map(_joined, by_round)
-    return compare(name, exact, reference, candidate, "fp16" if half else "fp32", limit)
-
-
-def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """All rounds, along the first axis; value by value where their other sides differ."""
-    if any(array.ndim < 2 or array.shape[1:] != arrays[0].shape[1:] for array in arrays):
-        arrays = [array.reshape(-1, 1) for array in arrays]
-    return np.concatenate(arrays)

@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..runners.onnx_reference import find_padding
+from ..runners.onnx_operators import find_padding
 from .threads import in_parallel, one_thread
 
 #: Positions taken of each image. Neighbours resemble one another, other images do not.

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 Outputs = Mapping[str, NDArray[Any]]
 
+#: In decibel, of an int8 model's logits in another runtime beside those of its graph run as it
+#: stands. Optimised, a runtime rounds elsewhere, and integers on an edge fall to the other side, so
+#: the distance hangs on luck. Two networks that have nothing to do with each other reach -3.
+SAME_INT8_DB = 10.0
+#: The share of equal answers, on noise as well: two networks of n classes agree in 1/n.
+SAME_INT8_AGREEMENT = 0.5
+
 
 @dataclass(frozen=True)
 class Likeness:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..equivalence.compare import compare
+from ..equivalence.oracle import ExactGraph, checked_truth, in_rounds
+from ..errors import CheckFailed
 from ..optional import available
-from ..quantize.quality import likeness
+from ..quantize.quality import SAME_INT8_DB, likeness
 from ..reparam.graph.files import load_model
 from ..runners.onnx_bf16 import widened
-from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
@@ -29,11 +30,6 @@ _COMPARED = 4
 #: convolves by Winograd's algorithm rounds worse (OpenVINO's fp32: up to 11 times on RepVGG-A0),
 #: and here the question is only whether it is the same network.
 SAME_NETWORK = 64.0
-#: In decibel, of an int8 model's logits beside those of its graph run as it stands. Optimised, a
-#: runtime rounds elsewhere, and integers on an edge fall to the other side. Two networks that have
-#: nothing to do with each other reach -3.
-LEAST_SQNR_DB = 10.0
-
 Array = NDArray[np.float64]
 Images = NDArray[np.float32]
 
@@ -62,7 +58,10 @@ class Yardstick:
             return self._int8_doubt(entrant, images[:few], output[:few])
         if entrant.origin not in self._first and entrant.graph is None:
             return ""  # an engine of unknown origin
-        truth, own = self._reference(entrant, images[:few], rounding)
+        try:
+            truth, own = self._reference(entrant, images[:few], rounding)
+        except CheckFailed as error:
+            return str(error)
         if truth.shape != output[:few].shape:
             return f"gives {output.shape[1:]} logits an image, not {truth.shape[1:]}"
         found = compare(entrant.label, truth, own, output[:few], rounding, SAME_NETWORK)
@@ -92,9 +91,9 @@ class Yardstick:
             logits = next(iter(_run_as_it_stands(model, images).values())).astype(np.float64)
             self._known[key] = logits, logits
         found = likeness(output, self._known[key][0])
-        if found.sqnr_db >= LEAST_SQNR_DB:
+        if found.sqnr_db >= SAME_INT8_DB:
             return ""
-        return f"is {found.sqnr_db:.1f} dB from its graph as it stands, bound {LEAST_SQNR_DB:g} dB"
+        return f"is {found.sqnr_db:.1f} dB from its graph as it stands, bound {SAME_INT8_DB:g} dB"
 
 
 def _of_network(network: torch.nn.Module, images: Images, rounding: str) -> tuple[Array, Array]:
@@ -105,22 +104,28 @@ def _of_network(network: torch.nn.Module, images: Images, rounding: str) -> tupl
 
 
 def _of_graph(entrant: Entrant, images: Images) -> tuple[Array, Array]:
+    """In float64 and as ONNX Runtime runs it; CheckFailed where these two do not agree.
+
+    Without ONNX Runtime the entrant itself has to agree with float64.
+    """
     assert entrant.graph is not None
     path = entrant.graph()
     assert isinstance(path, Path)
     model = load_model(path)
     if entrant.subject.precision == "bf16":
         model = widened(model)
-    own = None if available("onnxruntime") is None else _run_as_it_stands(path, images, model)
-    (truth,) = OnnxFloat64(model, entrant.label).run({_input(model): images}).values()
-    (rounded,) = (own or {"": truth}).values()
-    return np.asarray(truth, np.float64), np.asarray(rounded, np.float64)
+    rounds = [{_input(model): images}]
+    if available("onnxruntime") is None:
+        truth = own = ExactGraph(path, model, rounds).outputs
+    else:
+        own = in_rounds(OrtSession(path, model.SerializeToString()), rounds)
+        truth = checked_truth(path, model, rounds, own).outputs
+    ((exact,),), ((rounded,),) = truth.values(), own.values()
+    return np.asarray(exact, np.float64), np.asarray(rounded, np.float64)
 
 
-def _run_as_it_stands(
-    path: Path, images: Images, model: ModelProto | None = None
-) -> dict[str, NDArray[np.generic]]:
-    session = OrtSession(path, None if model is None else model.SerializeToString())
+def _run_as_it_stands(path: Path, images: Images) -> dict[str, NDArray[np.generic]]:
+    session = OrtSession(path)
     ((name, _, _),) = session.inputs
     return session.run({name: images})
 

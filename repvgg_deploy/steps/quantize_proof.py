@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import onnx
 from numpy.typing import NDArray
 
 from ..data.image_set import BATCH
-from ..equivalence.compare import Comparison, compare, furthest
+from ..equivalence.compare import Comparison, furthest
+from ..equivalence.judge import judge
+from ..equivalence.oracle import ExactGraph, checked_truth, in_rounds
 from ..errors import CheckFailed, UserError
 from ..files import is_onnx
 from ..quantize.quality import Likeness, LikenessTally
 from ..quantize.quantizer import QuantizedNetwork
-from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import OrtSession
 from .calibration import Calibration
 from .verify import verify_pair
@@ -35,23 +37,25 @@ def prove_equalization(
         return None
     session = OrtSession(source, model.SerializeToString())
     ((name, _, (batch, *_)),) = session.inputs
-    some = np.array(images[: batch if isinstance(batch, int) else _PROOF_IMAGES])
-    own = session.run({name: some})
-    equalized = OrtSession(source, network.model.SerializeToString()).run({name: some})
-    exact = onnx.ModelProto()
-    exact.CopyFrom(model)
-    truth = OnnxFloat64(exact, str(source)).run({name: some})
-    shape = (len(some), -1)
-    compared = furthest(
-        compare(key, truth[key].reshape(shape), own[key].reshape(shape), found.reshape(shape))
-        for key, found in equalized.items()
-    )
+    rounds = [{name: np.array(images[: batch if isinstance(batch, int) else _PROOF_IMAGES])}]
+    own = in_rounds(session, rounds)
+    new = in_rounds(OrtSession(source, network.model.SerializeToString()), rounds)
+    truth = checked_truth(source, _copy(model), rounds, own)
+    equalized = cache(lambda: ExactGraph(source, _copy(network.model), rounds))
+    compared = furthest(judge(key, truth, own[key], new[key], equalized) for key in new)
     assert compared is not None  # a model has outputs
     if not compared.passed:
         raise CheckFailed(
             f"{source}: equalization changed its output {compared.name!r}: {compared.reason}."
         )
     return compared
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """For the evaluator, which changes what it is given."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 @dataclass(frozen=True)

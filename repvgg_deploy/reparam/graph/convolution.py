@@ -22,8 +22,7 @@ def read_conv(
 ) -> tuple[Geometry, Lazy]:
     """A Conv; its kernel is read when the second value is called."""
     inputs = [name for name in node.input if name]
-    if not all(index.is_constant(name) for name in inputs[1:]):
-        raise NotOneConv("its weights are not constant")
+    index.check_weights(inputs[1:])
     kernel = inputs[1]
     shape, groups = index.shape(kernel), attributes.get("group", 1)
     if len(shape) != 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,18 @@ class GraphIndex:
         if name in self.model.weights:
             return name not in self._overridable
         return name in self._constants or name in self._alias
+
+    def check_weights(self, names: Iterable[str]) -> None:
+        """NotOneConv where one of a node's weights is not constant."""
+        for name in names:
+            if name in self.model.weights and name in self._overridable:
+                raise NotOneConv(
+                    f"its weights {name!r} are an input of the model too, so a caller may replace "
+                    "them; run `python -m onnxruntime.tools.remove_initializer_from_input --input "
+                    "model.onnx --output plain.onnx` first"
+                )
+            if not self.is_constant(name):
+                raise NotOneConv("its weights are not constant")
 
     def follows_from_constants(self, name: str) -> bool:
         """Whether a few nodes compute ``name`` from constants alone: a simplifier makes it one."""

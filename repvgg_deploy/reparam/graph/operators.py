@@ -75,11 +75,13 @@ def _read_batch_norm(
     node: NodeProto, attributes: dict[str, Any], index: GraphIndex, channels: int
 ) -> LinearConv:
     if attributes.get("training_mode", 0) or len([name for name in node.output if name]) > 1:
-        raise NotOneConv("batch norm in training mode takes its statistics from the batch")
+        raise NotOneConv(
+            "batch norm in training mode takes its statistics from the batch; export the model in "
+            "eval mode"
+        )
     if not attributes.get("spatial", 1):
         raise NotOneConv("batch norm with spatial=0 has statistics for every pixel")
-    if not all(index.is_constant(name) for name in node.input[1:]):
-        raise NotOneConv("its weights are not constant")
+    index.check_weights(node.input[1:])
     gamma, beta, mean, var = (
         torch.from_numpy(index.numbers(name)).flatten() for name in node.input[1:]
     )
