@@ -81,7 +81,7 @@ LAYERS = [
     {"sidecar"},
     {"artifacts"},
     {"files", "optional", "rebuild", "records"},
-    {"errors"},
+    {"errors", "sqnr"},
     {"__init__", "demo"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..sqnr import decibel
 
 #: The candidate may be this many times as far from the truth as the reference is itself.
 RATIO_LIMIT = 8.0
@@ -17,6 +18,9 @@ RATIO_LIMIT = 8.0
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 #: A channel this much quieter than the average one counts as silent.
 _SILENT = 1e-6
+#: Where the truth is zero everywhere, relative errors are huge, but no float32 value squared is
+#: infinite: that would read as an infinite output.
+_LEAST_SCALE = 1e-110
 
 Array = NDArray[np.float64]
 
@@ -28,7 +32,7 @@ class Comparison:
     ``noise`` is the reference's own distance to the truth in the working precision, ``error`` the
     candidate's; ``ratio`` is error / noise and passes up to ``limit``. Distances are relative: the
     RMS over channels of |difference| / |truth| in each. ``max_abs`` and ``max_rel`` are over all
-    values, ``sqnr_db`` in decibel, ``top1_agreement`` a share (None for feature maps).
+    values, ``sqnr_db`` as in sqnr.py, ``top1_agreement`` a share (None for feature maps).
     """
 
     name: str
@@ -52,6 +56,11 @@ def furthest(comparisons: Iterable[Comparison]) -> Comparison | None:
     return max(comparisons, key=_badness, default=None)
 
 
+def nearest(comparisons: Iterable[Comparison]) -> Comparison:
+    """The one nearest to its reference, of at least one."""
+    return min(comparisons, key=_badness)
+
+
 def failure_lines(comparisons: Iterable[Comparison]) -> list[str]:
     """One line for each that does not hold, the worst first."""
     failed = sorted((c for c in comparisons if not c.passed), key=_badness, reverse=True)
@@ -64,7 +73,9 @@ def _badness(comparison: Comparison) -> tuple[bool, float]:
     return not comparison.passed, float("inf") if np.isnan(ratio) else ratio
 
 
-@np.errstate(invalid="ignore", divide="ignore")  # a figure of NaN or infinity says it all
+@np.errstate(
+    invalid="ignore", divide="ignore", over="ignore"
+)  # a figure of NaN or infinity says it all
 def compare(
     name: str,
     truth: NDArray[Any],
@@ -115,18 +126,17 @@ def _distance(values: Array, truth: Array) -> float:
     scale = np.sqrt((truth**2).sum(axes))
     floor = _SILENT * np.sqrt((scale**2).mean())
     error = np.sqrt(((values - truth) ** 2).sum(axes))
-    relative = error / np.maximum(scale, max(floor, np.finfo(float).tiny))
+    relative = error / np.maximum(scale, max(floor, _LEAST_SCALE))
     return float(np.sqrt((relative**2).mean()))
 
 
 def _cosine(a: Array, b: Array) -> float:
     norm = np.linalg.norm(a) * np.linalg.norm(b)
-    return float((a * b).sum() / norm) if norm else 1.0
+    return float((a * b).sum() / norm) if norm else float(np.array_equal(a, b))
 
 
 def _sqnr_db(values: Array, truth: Array) -> float:
-    error = float(((values - truth) ** 2).sum())
-    return float(10 * np.log10((truth**2).sum() / error)) if error else float("inf")
+    return decibel(float((truth**2).sum()), float(((values - truth) ** 2).sum()))
 
 
 def _agreement(a: Array, b: Array) -> float:
