@@ -92,14 +92,15 @@ class _Integers(TypedDict):
 
 
 class _QuantizedProof(TypedDict):
-    """``sqnr_db`` and ``agreement`` (None: not a classifier) are those against the float network on
-    ``samples``; each has to reach the bound of its name, None: none was asked for. ``top1_drop``
-    is in percent on labelled samples (None: there were no labels), and ``max_drop`` its bound.
+    """``sqnr_db`` (None: exact) and ``agreement`` (None: not a classifier) are those against the
+    float network on ``samples``; each has to reach the bound of its name, None: none was asked
+    for. ``top1_drop`` is in percent on labelled samples (None: there were no labels), and
+    ``max_drop`` its bound.
     """
 
     passed: bool
     samples: int
-    sqnr_db: float
+    sqnr_db: float | None
     min_sqnr_db: float | None
     agreement: float | None
     min_agreement: float | None
@@ -138,6 +139,8 @@ def check_quantized(record: Mapping[str, Any]) -> None:
     ):
         if not re.fullmatch(pattern, value):
             raise ValueError(f"{value!r} is no {what}")
+    if "sqnr_db" not in record["proof"]:
+        raise ValueError("the proof has no sqnr_db")
     if len(record["input_shape"]) != 4:
         raise ValueError("input_shape has not four dimensions")
     for layer in record["layers"]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .at_work import PATIENCE
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 #: Chromium reads commands from file descriptor 3 and writes answers to 4.
@@ -117,4 +119,4 @@ def browser(profile: Path) -> Iterator[Page]:
         if page is not None:
             page._answers.close()
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)

@@ -24,6 +24,7 @@ from repvgg_deploy.bench.environment import environment
 from repvgg_deploy.bench.nvml import GpuSample, nvml_gpu
 from repvgg_deploy.optional import available
 
+from .at_work import PATIENCE
 from .fake_pynvml import FakePynvml
 
 BUSY = {"name": "NVIDIA L4", "driver": "580.65.06", "sm_clock": 2040, "memory_clock": 6251,
@@ -212,7 +213,7 @@ def test_sampling_while_something_runs(install: Install, tmp_path: Path) -> None
 
     fake = install(Watched(**{**BUSY, "sm_clock": [2000, 1500, 1000]}))
     with Sampler(interval=0.001, root=tmp_path) as sampler:
-        assert seen.wait(30)
+        assert seen.wait(PATIENCE)
         machine(tmp_path, 900)
     conditions = sampler.conditions
     assert conditions.samples >= 3

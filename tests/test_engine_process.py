@@ -25,6 +25,8 @@ from repvgg_deploy.engine.process import build_in_process
 from repvgg_deploy.engine.request import BuildReport, BuildRequest
 from repvgg_deploy.errors import CheckFailed, UserError
 
+from .at_work import PATIENCE
+
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx, which this platform lacks")
 
 Say = Callable[[str, str], None]
@@ -194,13 +196,13 @@ def test_the_builder_ends_with_its_parent(tmp_path: Path) -> None:
     )
     code = (
         "import repvgg_deploy.engine.worker as w, time;"
-        "w.build = lambda request, say: time.sleep(60); w.main()"
+        "w.build = lambda request, say: time.sleep(3600); w.main()"
     )
     worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
     assert worker.stdin is not None
     worker.stdin.write(json.dumps(asdict(request)) + "\n")
     worker.stdin.close()
-    assert worker.wait(timeout=30) == 1
+    assert worker.wait(timeout=PATIENCE) == 1
 
 
 @pytest.mark.parametrize(

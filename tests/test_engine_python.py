@@ -18,6 +18,7 @@ import torch
 from repvgg_deploy import Engine, UserError
 from repvgg_deploy.runners.tensorrt import dlpack
 
+from .at_work import PATIENCE
 from .engine_files import Machine, doubling, fake_machine
 from .fake_dlpack import OnTheGpu
 from .fake_tensorrt import DataType, FakeNetwork
@@ -267,13 +268,13 @@ def test_closing_while_another_thread_is_at_work(machine: Machine, tmp_path: Pat
 
     def compute(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         begun.set()
-        assert closed.wait(10)
+        assert closed.wait(PATIENCE)
         return {"y": given["x"] * 2}
 
     engine = Engine(machine.engine(tmp_path / "x.engine", replace(doubling(), compute=compute)))
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(engine, noise(2))
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE)
         engine.close()
         closed.set()
         assert np.array_equal(result.result()["y"], 2 * noise(2))
@@ -286,7 +287,7 @@ def test_an_engine_goes_after_its_contexts(machine: Machine, tmp_path: Path, at_
 
     def compute(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         begun.set()
-        assert closed.wait(10)
+        assert closed.wait(PATIENCE)
         return {"y": given["x"] * 2}
 
     network = replace(doubling(), compute=compute)
@@ -295,7 +296,7 @@ def test_an_engine_goes_after_its_contexts(machine: Machine, tmp_path: Path, at_
     gone: list[str] = []
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(engine, noise(2))
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE)
         context = machine.rtx.contexts.pop()
         for name, thing in {"config": machine.rtx.configs.pop(), "engine": context.engine}.items():
             weakref.finalize(thing, gone.append, name)

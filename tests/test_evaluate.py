@@ -22,6 +22,7 @@ from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.models.build import build
 from repvgg_deploy.runners.onnx_session import OrtSession
+from repvgg_deploy.sqnr import LOWEST
 
 from .conftest import Cli
 from .helpers import tiny_spec, training_state
@@ -313,6 +314,7 @@ def test_logits_that_are_not_finite_are_counted(pipeline: Cli) -> None:
     assert result.code == 3, result.err
     scores = network_of(json.loads(result.out), "inf.onnx")
     assert scores["not_finite"] > 0
+    assert scores["sqnr_db"] == LOWEST, "null means equal logits"
     assert f"inf.onnx: gave NaN or infinity for {scores['not_finite']} image" in result.err
 
 

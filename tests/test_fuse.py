@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from repvgg_deploy.steps import fuse as fuse_step
 from repvgg_deploy.steps.weights import Reading
 from repvgg_deploy.workspace import Workspace
 
+from .at_work import PATIENCE, stopped_at
 from .conftest import Cli
 from .helpers import MANIFEST, TRAIN_NAMES, golden, golden_arrays, tiny_spec, training_state
 from .test_checkpoint import BAD_FILES, write_bad_file
@@ -293,15 +292,16 @@ def test_interrupted_while_writing(
     assert after == before
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0], ids=["while torch is imported", "in the proof"])
-def test_ctrl_c_in_a_real_process(tmp_path: Path, seconds: float) -> None:
-    large = tiny_spec(depths=(8, 8, 8, 1), widths=(64, 256, 256, 256, 256))
-    torch.save(training_state(large), tmp_path / "ckpt.pth")
-    command = [sys.executable, "-m", "repvgg_deploy", "fuse", "ckpt.pth"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(seconds)
+@pytest.mark.parametrize(
+    "place",
+    ["torch._tensor", "repvgg_deploy.equivalence.proof:prove_fusion"],
+    ids=["while torch is imported", "in the proof"],
+)
+def test_ctrl_c_in_a_real_process(tmp_path: Path, place: str) -> None:
+    torch.save(training_state(), tmp_path / "ckpt.pth")
+    with stopped_at(place, "fuse", "ckpt.pth", folder=tmp_path) as process:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate("\n", timeout=PATIENCE)
     assert process.returncode == 1
     assert err.strip().splitlines()[-1] == "Interrupted; nothing was left half-written."
     assert "Traceback" not in err

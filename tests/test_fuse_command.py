@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from .at_work import PATIENCE, stopped_at
 from .conftest import Cli
 from .graphs import graph, operators
 from .helpers import GOLDEN
@@ -192,12 +190,12 @@ def test_the_hub_out_of_reach(cli: Cli, hub: StandIn, monkeypatch: pytest.Monkey
 
 
 def test_a_killed_command_leaves_nothing(tmp_path: Path) -> None:
-    """SIGTERM while the graph is being proved, which takes a while: the temporary folder goes."""
+    """SIGTERM while the graph is being proved: the temporary folder goes."""
     output = tmp_path / "out.onnx"
-    command = [sys.executable, "-m", "repvgg_deploy", "fuse", str(MODEL), "-o", str(output)]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
-        while not list(tmp_path.iterdir()):
-            time.sleep(0.01)
+    place = "repvgg_deploy.equivalence.graph:prove_graphs"
+    with stopped_at(place, "fuse", MODEL, "-o", output, folder=tmp_path) as process:
+        assert list(tmp_path.iterdir()) != []
         process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []

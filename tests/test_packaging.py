@@ -83,7 +83,7 @@ LAYERS = [
     {"transaction"},
     {"redo_log"},
     {"archives", "file_kinds", "files", "optional", "rebuild", "records", "signals"},
-    {"errors"},
+    {"errors", "sqnr"},
     {"__init__", "demo"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from repvgg_deploy.cli.quantize_parts import METHODS
 from repvgg_deploy.quantize.quantizer import RECIPES
 from repvgg_deploy.runners.onnx_session import OrtSession
 
+from .at_work import PATIENCE, stopped_at
 from .conftest import Cli, Outcome
 from .helpers import GOLDEN
 
@@ -404,18 +403,14 @@ def test_a_killed_command_leaves_nothing(
     """While it works on the images, which lie in a temporary folder by then."""
     assert quick(fused, "--calib", "x.npz").code == 0
     before = everything()
-    arrays("many.npz", np.tile(NOISE, (20, 1, 1, 1)))
     spool = tmp_path / "spool"
     spool.mkdir()
-    command = [sys.executable, "-m", "repvgg_deploy", "quantize", "--calib", "many.npz"]
     environment = {**os.environ, "TMPDIR": str(spool)}
-    with subprocess.Popen(
-        [*command, "--samples", "1900"], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while not list(spool.glob("repvgg-deploy-*")) and process.poll() is None:
-            time.sleep(0.01)
+    place = "repvgg_deploy.quantize.quantizer:quantize"
+    with stopped_at(place, "quantize", "--calib", "x.npz", env=environment) as process:
+        assert list(spool.glob("repvgg-deploy-*")) != []
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert list(spool.glob("repvgg-deploy-*")) == []

@@ -21,6 +21,7 @@ from repvgg_deploy.rebuild import read_json, rebuild
 from repvgg_deploy.report.html.page import html, markdown
 from repvgg_deploy.report.html.summary import summarize
 from repvgg_deploy.sidecar import to_json
+from repvgg_deploy.sqnr import LOWEST
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.intervals import median_interval
 from repvgg_deploy.steps.lineage.record import Report
@@ -278,6 +279,7 @@ def test_a_benchmark_that_cannot_be_used(model: ModelFolder, content: str) -> No
         lambda d: d["contests"][0]["measured"][0].update(seconds=[]),
         lambda d: d["contests"][0]["measured"][0].update(seconds=[0.1, -1.0]),
         lambda d: d["contests"][0]["measured"][0].update(label="another"),
+        lambda d: d["contests"][0]["measured"][0]["summary"].update(median=0.0),
         lambda d: d["contests"][0].update(batch="8"),
         lambda d: d.pop("subjects"),
         lambda d: d.update(more=1),
@@ -333,6 +335,45 @@ def test_accuracy_stands_beside_speed(cli: Cli, model: ModelFolder, made: Path) 
     edit(Path("accuracy.json"), lambda d: [n.update(path="/other.onnx") for n in d["networks"]])
     with pytest.raises(UserError, match="of none of this model's files"):
         collect(model, Path("accuracy.json"))
+
+
+def test_equal_outputs_are_exact_and_those_with_nan_are_not(
+    cli: Cli, model: ModelFolder, made: Path
+) -> None:
+    """JSON has null for the one; earlier versions had it for both."""
+    assert cli("evaluate", "--data", made / "x.npz").code == 0
+
+    def spoil(record: dict[str, Any]) -> None:
+        for one, sqnr_db, not_finite in zip(
+            record["networks"], (None, None, None, LOWEST, 30.0), (0, 0, 2, 2, 0), strict=True
+        ):
+            one["scores"].update(sqnr_db=sqnr_db, not_finite=not_finite)
+
+    edit(model.evaluation, spoil)
+    report = collect(model)
+    assert report.evaluation is not None
+    found = [one.sqnr_db for one in report.evaluation.networks]
+    assert found == [None, None, LOWEST, LOWEST, 30.0]
+    jsonschema.validate(json.loads(to_json(report)), SCHEMA)
+    page, text = html(report, "r.json"), markdown(report, "r.json")
+    assert page[page.index('id="accuracy-table"') :].count("exact") == 1, "not of the reference"
+    (row,) = (line for line in text.splitlines() if "| exact |" in line)
+    assert row.startswith("| fused.safetensors |")
+
+
+@pytest.mark.parametrize("agreement", [1.0, None])
+def test_an_int8_model_that_is_exact(model: ModelFolder, agreement: float | None) -> None:
+    edit(
+        FOLDER / "int8.onnx.json",
+        lambda d: d["proof"].update(sqnr_db=None, agreement=agreement, min_agreement=None),
+    )
+    report = collect(model)
+    (int8,) = (one for one in report.proofs if one.likeness is not None)
+    assert (int8.verdict, int8.detail) == ("proved", "")
+    answer = summarize(report)[3]
+    assert ("exact" in answer.short) == (agreement is None)
+    for text in (html(report, "r.json"), markdown(report, "r.json")):
+        assert "SQNR exact" in text
 
 
 def test_a_file_that_has_changed_since_it_was_evaluated(

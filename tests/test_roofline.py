@@ -363,16 +363,19 @@ def test_a_precision_that_torch_cannot_multiply_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def products(precision: str, side: int, device: str) -> list[peaks_module.Product]:
-        if precision == "int8":
-            raise RuntimeError("not implemented for 'Char'")
-        rounds = 200 if precision == "fp16" else 1  # emulated
-        small = torch.ones(64, 64)
-        return [lambda: [small @ small for _ in range(rounds)]]
+        raise RuntimeError("not implemented for 'Char'")
 
+    seconds = {"fp32": 1.0, "bf16": 0.5, "fp16": 200.0}  # fp16 is emulated
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            peaks_module,
+            "_fastest",
+            lambda precision, *_: peaks_module.Run(seconds[precision], 1.0),
+        )
+        assert not peaks_module._is_native("fp16", 64, "cpu")
+        assert peaks_module._is_native("bf16", 64, "cpu")
     monkeypatch.setattr(peaks_module, "_products", products)
-    monkeypatch.setattr(peaks_module, "_SECONDS", 0.0)
     assert not peaks_module._is_native("int8", 64, "cpu")
-    assert not peaks_module._is_native("fp16", 64, "cpu")
 
 
 # Shares.

@@ -18,12 +18,11 @@ from repvgg_deploy.errors import UserError
 from repvgg_deploy.train.loop import check_recipe
 from repvgg_deploy.train.processes import Launch, launched_rank, start
 
+from .at_work import PATIENCE
 from .training import train
 from .training_process import DTYPE, EXACT, PLAIN
 
 ROOT = Path(__file__).parent.parent
-#: Seconds; a run takes a few, and gloo's own patience is minutes.
-PATIENCE = 120
 
 
 def free_port() -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..errors import UserError
@@ -89,6 +91,8 @@ def _check_samples(record: BenchRecord) -> None:
                 raise ValueError(f"{one.label!r} has no samples, or one that took no time")
             if one.summary.samples != len(one.seconds):
                 raise ValueError(f"the summary of {one.label!r} is not of its samples")
+            if not math.isclose(one.summary.median, median(one.seconds)):
+                raise ValueError(f"the median of {one.label!r} is not that of its samples")
 
 
 def _check_unique(where: str, labels: list[str]) -> None:

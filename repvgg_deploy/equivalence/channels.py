@@ -15,6 +15,10 @@ SILENT = 1e-6
 #: the reference happens to have none, they would be held against it.
 QUIET = 1 / 16
 
+#: Where the truth is zero everywhere, relative errors are huge, but no float32 value squared is
+#: infinite: that would read as an infinite output.
+_LEAST_SCALE = 1e-110
+
 Array = NDArray[np.float64]
 
 
@@ -27,7 +31,7 @@ def channel_errors(values: Array, truth: Array, least: float = SILENT) -> Array:
     scale = np.sqrt((truth**2).sum(axes))
     floor = least * np.sqrt((scale**2).mean())
     error = np.sqrt(((values - truth) ** 2).sum(axes))
-    relative: Array = error / np.maximum(scale, max(floor, np.finfo(float).tiny))
+    relative: Array = error / np.maximum(scale, max(floor, _LEAST_SCALE))
     return relative
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckFailed, UserError
+from ..sqnr import decibel
 from .channels import channel_errors, wrong_channel
 
 #: The candidate may be this many times as far from the truth as the reference is itself.
@@ -27,7 +28,7 @@ class Comparison:
     ``noise`` is the reference's own distance to the truth in the working precision, ``error`` the
     candidate's; ``ratio`` is error / noise and passes up to ``limit``, unless one channel alone is
     too far off (channels.py). Distances are relative: the RMS over channels of |difference| /
-    |truth| in each. ``max_abs`` and ``max_rel`` are over all values, ``sqnr_db`` in decibel,
+    |truth| in each. ``max_abs`` and ``max_rel`` are over all values, ``sqnr_db`` as in sqnr.py,
     ``top1_agreement`` a share (None for feature maps).
     """
 
@@ -52,6 +53,11 @@ def furthest(comparisons: Iterable[Comparison]) -> Comparison | None:
     return max(comparisons, key=_badness, default=None)
 
 
+def nearest(comparisons: Iterable[Comparison]) -> Comparison:
+    """The one nearest to its reference, of at least one."""
+    return min(comparisons, key=_badness)
+
+
 def failure_lines(comparisons: Iterable[Comparison]) -> list[str]:
     """One line for each that does not hold, the worst first."""
     failed = sorted((c for c in comparisons if not c.passed), key=_badness, reverse=True)
@@ -64,7 +70,9 @@ def _badness(comparison: Comparison) -> tuple[bool, float]:
     return not comparison.passed, float("inf") if np.isnan(ratio) else ratio
 
 
-@np.errstate(invalid="ignore", divide="ignore")  # a figure of NaN or infinity says it all
+@np.errstate(
+    invalid="ignore", divide="ignore", over="ignore"
+)  # a figure of NaN or infinity says it all
 def compare(
     name: str,
     truth: NDArray[Any],
@@ -134,12 +142,11 @@ def joined(rounds: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _cosine(a: Array, b: Array) -> float:
     norm = np.linalg.norm(a) * np.linalg.norm(b)
-    return float((a * b).sum() / norm) if norm else 1.0
+    return float((a * b).sum() / norm) if norm else float(np.array_equal(a, b))
 
 
 def _sqnr_db(values: Array, truth: Array) -> float:
-    error = float(((values - truth) ** 2).sum())
-    return float(10 * np.log10((truth**2).sum() / error)) if error else float("inf")
+    return decibel(float((truth**2).sum()), float(((values - truth) ** 2).sum()))
 
 
 def _agreement(a: Array, b: Array) -> float:

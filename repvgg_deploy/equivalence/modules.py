@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, UNIT_ROUNDOFF, Comparison, compare, failure_lines
+from .compare import (
+    RATIO_LIMIT,
+    UNIT_ROUNDOFF,
+    Comparison,
+    compare,
+    failure_lines,
+    furthest,
+    nearest,
+)
 from .discrete import Agreement, agree
 from .module_weights import check_module_weights
 from .trees import array, mapped, tensors
@@ -43,7 +51,9 @@ class ModuleProof:
 
     @property
     def worst(self) -> Comparison:
-        return max((*self.blocks, *self.outputs), key=lambda part: part.ratio)
+        worst = furthest((*self.blocks, *self.outputs))
+        assert worst is not None  # a model without an output of floats is refused
+        return worst
 
     @property
     def failures(self) -> list[str]:
@@ -141,7 +151,7 @@ class _Judge:
         truth, own, new, rounded = map(array, tensors)
         options: dict[str, Any] = {"precision": self.precision, "limit": self.limit}
         each = (compare(name, truth, reference, new, **options) for reference in (own, rounded))
-        return min(each, key=lambda comparison: (not comparison.passed, comparison.ratio))
+        return nearest(each)
 
     def _agree(self, name: str, *tensors: Tensor) -> Agreement:
         truth, own, new, rounded = ([tensor.cpu().numpy()] for tensor in tensors)

@@ -7,6 +7,7 @@ the deploy form in float32. Only one block at a time is held in float64.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from ..models.network import RepVGG, RepVGGBlock
 from ..runners.torch_network import exact_math
-from .compare import RATIO_LIMIT, Comparison, compare, failure_lines
+from .compare import RATIO_LIMIT, Comparison, compare, failure_lines, furthest
 
 #: The algebra is exact, so in float64 only rounding may remain (relative to the branches).
 EXACT_LIMIT = 1e-10
@@ -45,11 +46,13 @@ class Proof:
 
     @property
     def worst_part(self) -> Comparison:
-        return max(self.parts, key=lambda part: part.ratio)
+        worst = furthest(self.parts)
+        assert worst is not None  # there are blocks
+        return worst
 
     @property
     def worst_algebra(self) -> float | None:
-        return max(self.algebra.values(), default=None)
+        return max(self.algebra.values(), key=lambda e: (math.isnan(e), e), default=None)
 
     @property
     def failures(self) -> list[str]:

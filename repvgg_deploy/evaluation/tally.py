@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sqnr import decibel
 from .intervals import Interval, paired_difference, share
 
 #: Top-5 says something where there are more classes than this.
@@ -21,8 +22,9 @@ class Scores:
     """Of one network. None: there are no labels for it, or, ``top5``, too few classes.
 
     ``agreement`` is with the reference's first answer, ``difference`` how much larger top-1 is than
-    the reference's, ``sqnr_db`` the logits' distance to the reference's. ``confusion`` counts
-    images [class, answer]. ``not_finite`` images gave NaN or infinity, which counts as wrong.
+    the reference's, ``sqnr_db`` as in sqnr.py the logits' distance to the reference's.
+    ``confusion`` counts images [class, answer]. ``not_finite`` images gave NaN or infinity, which
+    counts as wrong.
     """
 
     samples: int
@@ -80,16 +82,13 @@ class Tally:
     def scores(self) -> Scores:
         """What it comes to, of at least one image."""
         n = self.samples
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.float64(self.signal) / self.noise
-            sqnr_db = float(10 * np.log10(ratio))
         return Scores(
             samples=n,
             top1=share(self.top1, n) if self.labelled else None,
             top5=share(self.top5, n) if self.labelled and self.classes > TOP else None,
             agreement=share(self.agreed, n),
             difference=paired_difference(self.lost, self.gained, n) if self.labelled else None,
-            sqnr_db=sqnr_db,
+            sqnr_db=decibel(self.signal, self.noise),
             not_finite=self.not_finite,
             confusion=self.confusion.tolist() if self.with_confusion else None,
         )

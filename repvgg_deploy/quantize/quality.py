@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sqnr import decibel
+
 Outputs = Mapping[str, NDArray[Any]]
 
 #: In decibel, of an int8 model's logits in another runtime beside those of its graph run as it
@@ -21,7 +23,7 @@ SAME_INT8_AGREEMENT = 0.5
 
 @dataclass(frozen=True)
 class Likeness:
-    """``sqnr_db`` in decibel of outputs beside others, ``agreement`` the share of equal classes
+    """``sqnr_db`` as in sqnr.py of outputs beside others, ``agreement`` the share of equal classes
     (None: the outputs are no classes), ``top1_drop`` how many points top-1 falls by on labelled
     images (None: there are no labels; negative: it rises)."""
 
@@ -84,10 +86,3 @@ def likeness(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> Liken
     tally = LikenessTally()
     tally.add({"logits": logits}, {"logits": truth})
     return tally.likeness()
-
-
-def decibel(signal: float, error: float) -> float:
-    """Of two sums of squares; infinite without an error, -infinity with an infinite one."""
-    if error == float("inf"):
-        return -error
-    return 10 * float(np.log10(max(signal, 1e-300) / error)) if error else float("inf")

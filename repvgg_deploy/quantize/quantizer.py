@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
+from ..sqnr import decibel
 from .collect import Batches, activations, collect, collect_channels
 from .equalize import equalize
 from .factors import STEP, TensorRange
@@ -17,7 +18,6 @@ from .patches import PatchStatistics, measure
 from .prefix import fake_quantized_prefix, prefix
 from .prepare import prepare
 from .qdq import representable
-from .quality import decibel
 from .ranges import LEVELS, METHODS
 from .rounding import round_layer
 from .threads import one_thread
@@ -54,7 +54,8 @@ class QuantizedNetwork:
     conditioned where the recipe says so.
 
     ``ranges`` is of each tensor that a layer reads; ``input_sqnr_db`` of each layer, by name, how
-    far the quantized network has come from the float one where the layer reads it (nan: unknown).
+    far the quantized network has come from the float one where the layer reads it (empty: not
+    measured).
     """
 
     model: ModelProto

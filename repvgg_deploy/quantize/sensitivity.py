@@ -69,7 +69,7 @@ def measure_layers(
     for number, layer in enumerate(network.layers):
         progress("measuring sensitivity", number / len(network.layers))
         without = meter.measure(frozenset([layer.name])).sqnr_db
-        gained = without - everything if without != everything else 0.0  # inf - inf is no number
+        gained = without - everything if without != everything else 0.0  # both may be EXACT
         found.append(Sensitivity(layer.name, without, gained, macs[layer.name]))
     progress("measuring sensitivity", 1.0)
     return sorted(found, key=lambda layer: -layer.sqnr_db_without)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..evaluation.tally import most_confused
+from ..sqnr import decibel_text
 from .text import count_text, table
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ def _row(network: Evaluated, is_reference: bool) -> list[str]:
     if is_reference:
         against = ["reference", "", ""]
     else:
-        against = [_percent(scores.agreement), _points(scores.difference), f"{scores.sqnr_db:.1f}"]
+        against = [
+            _percent(scores.agreement),
+            _points(scores.difference),
+            decibel_text(scores.sqnr_db),
+        ]
     return [network.name, network.runtime, top1, top5, *against]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..equivalence.compare import furthest
+from ..sqnr import sqnr_text
 from .text import count_text
 
 if TYPE_CHECKING:
@@ -38,12 +40,13 @@ def proof_lines(proof: Proof) -> list[str]:
 def check_line(checks: Sequence[Comparison]) -> str:
     """ONNX Runtime against torch at several batch sizes."""
     sizes = ", ".join(check.name.removeprefix("batch ") for check in checks)
-    worst = max(checks, key=lambda check: check.ratio)
+    worst = furthest(checks)
+    assert worst is not None  # one at least is run
     # it has no bf16 convolution on the CPU (runners/onnx_bf16.py)
     how = " (bf16 weights, float32 arithmetic)" if worst.precision == "bf16" else ""
     return (
         f"in ONNX Runtime{how} at batch {sizes}: worst error {worst.ratio:.2f} times torch's own "
-        f"{worst.precision} rounding error (limit {worst.limit:g}), SQNR {worst.sqnr_db:.0f} dB"
+        f"{worst.precision} rounding error (limit {worst.limit:g}), {sqnr_text(worst.sqnr_db, 0)}"
     )
 
 
@@ -102,10 +105,11 @@ def _integer_lines(proof: IntegerProof) -> list[str]:
         f"integers otherwise, by {count_text(proof.largest, 'step')} at most;",
     ]
     if proof.network is None or proof.reference is None:
-        worst = max(figures.ratio for figures in proof.sums)
+        worst = furthest(proof.sums)
+        assert worst is not None  # of each quantized layer
         return [
             *lines,
-            f"  the output of a layer is at most {worst:.2f} of torch's own rounding off",
+            f"  the output of a layer is at most {worst.ratio:.2f} of torch's own rounding off",
         ]
     return [
         *lines,
@@ -116,7 +120,7 @@ def _integer_lines(proof: IntegerProof) -> list[str]:
 
 def _likeness(figures: Likeness) -> str:
     agreement = "" if figures.agreement is None else f", top-1 agreement {figures.agreement:.0%}"
-    return f"SQNR {figures.sqnr_db:.1f} dB{agreement}"
+    return f"{sqnr_text(figures.sqnr_db)}{agreement}"
 
 
 def _figures(what: str, end: Comparison) -> list[str]:
@@ -124,8 +128,8 @@ def _figures(what: str, end: Comparison) -> list[str]:
     agreement = "" if end.top1_agreement is None else f", top-1 agreement {end.top1_agreement:.0%}"
     return [
         f"  {what}: {end.reason};",
-        f"  max |difference| {end.max_abs:.1e}, SQNR {end.sqnr_db:.0f} dB, cosine {end.cosine:.9f}"
-        f"{agreement}",
+        f"  max |difference| {end.max_abs:.1e}, {sqnr_text(end.sqnr_db, 0)}, "
+        f"cosine {end.cosine:.9f}{agreement}",
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..sqnr import EXACT, decibel_text, from_json, sqnr_text
 from .text import count_text, table
 
 if TYPE_CHECKING:
+    from ..quantize.sensitivity import Sensitivity
     from ..steps.fallback import Fallback
     from ..steps.quantize import QuantizeResult
 
@@ -33,7 +35,7 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
     samples = count_text(result.artifact.proof["samples"], "image")
     others = "other than those it was calibrated with"
     where = f"{samples} {others}" if result.artifact.proof["held_out"] else f"the same {samples}"
-    parts = [f"SQNR {quality.sqnr_db:.1f} dB"]
+    parts = [sqnr_text(quality.sqnr_db)]
     if quality.agreement is not None:
         parts.append(f"{quality.agreement:.2%} of the answers as in float")
     if quality.top1_drop is not None:
@@ -52,14 +54,18 @@ def _fallback_lines(fallback: Fallback) -> list[str]:
     by_name = {layer.name: layer for layer in fallback.ranking}
     kept = [by_name[name] for name in fallback.kept.names]
     others = [layer for layer in fallback.ranking if layer not in kept][:_RANKED]
-    rows = [[layer.name, f"{layer.gained_db:+.2f}", "kept"] for layer in kept]
-    rows += [[layer.name, f"{layer.gained_db:+.2f}", ""] for layer in others]
+    rows = [[layer.name, _gain(layer), "kept"] for layer in kept]
+    rows += [[layer.name, _gain(layer), ""] for layer in others]
     lines = table(("most harmful layers", "dB if it alone is in float", ""), rows).splitlines()
     if not fallback.kept.names:
         return [*lines, "the bounds hold with every layer in int8"]
     reached = fallback.kept.steps[-1].sqnr_db
     count = count_text(len(fallback.kept.names), "layer")
-    return [*lines, f"{count} kept in float: SQNR {reached:.1f} dB; {fallback.cost}"]
+    return [*lines, f"{count} kept in float: {sqnr_text(reached)}; {fallback.cost}"]
+
+
+def _gain(layer: Sensitivity) -> str:
+    return "exact" if layer.gained_db == EXACT else f"{layer.gained_db:+.2f}"
 
 
 def verdict_text(result: QuantizeResult) -> str:
@@ -77,7 +83,7 @@ def explanation(result: QuantizeResult) -> str:
     return table(_HEADER, [_row(layer) for layer in result.artifact.layers], left=1)
 
 
-def _row(layer: dict[str, object]) -> list[str]:
+def _row(layer: dict[str, Any]) -> list[str]:
     def figure(key: str, form: str) -> str:
         value = layer.get(key)
         return "" if value is None else format(value, form)
@@ -88,6 +94,6 @@ def _row(layer: dict[str, object]) -> list[str]:
         figure("headroom", ".2f"),
         figure("spread", ".3g"),
         figure("direction", "g"),
-        figure("input_sqnr_db", ".1f"),
+        decibel_text(from_json(layer["input_sqnr_db"])) if "input_sqnr_db" in layer else "",
         "" if layer["quantized"] else f"in float: {layer['reason']}",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..sqnr import sqnr_text
 from .text import count_text
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def int8_line(before: Likeness, after: Likeness) -> str:
 
 
 def _likeness(quality: Likeness) -> str:
-    parts = [f"SQNR {quality.sqnr_db:.1f} dB"]
+    parts = [sqnr_text(quality.sqnr_db)]
     if quality.agreement is not None:
         parts.append(f"{quality.agreement:.2%} of the answers as in float")
     if quality.top1_drop is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..equivalence.compare import Comparison, failure_lines
 from ..quantize.quality import Likeness
+from ..sqnr import LOWEST, from_json, sqnr_text
 
 #: Sums in another order round differently, and then a value on the edge between two integers falls
 #: to the other side; no further.
@@ -43,11 +44,13 @@ def stored_quality(proof: Mapping[str, Any]) -> tuple[bool, str]:
     ``proof`` is as :func:`~repvgg_deploy.records.check_quantized` leaves it.
     """
     for name, figure, bound in (
-        ("an SQNR", proof["sqnr_db"], proof.get("min_sqnr_db")),
+        ("an SQNR", from_json(proof["sqnr_db"]), proof.get("min_sqnr_db")),
         ("an agreement", proof.get("agreement"), proof.get("min_agreement")),
     ):
         if bound is not None and (figure is None or not figure >= bound):
             return False, f"it says {name} of {figure}, less than {bound}"
+    if not from_json(proof["sqnr_db"]) > LOWEST:
+        return False, f"it says an SQNR of {proof['sqnr_db']}"
     drop, most = proof.get("top1_drop"), proof.get("max_drop")
     if most is not None and (drop is None or not drop <= most):
         return False, f"it says a drop in top-1 of {drop}, more than {most}"
@@ -112,8 +115,8 @@ class IntegerProof:
         weights = None if self.trained else self.weights
         if weights is not None and not weights.sqnr_db >= LEAST_SQNR_DB:
             lines.append(
-                f"its weights give other logits than the reference's (SQNR "
-                f"{weights.sqnr_db:.1f} dB, less than {LEAST_SQNR_DB:g})"
+                "its weights give other logits than the reference's "
+                f"({sqnr_text(weights.sqnr_db)}, less than {LEAST_SQNR_DB:g})"
             )
         return lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..quantize.quality import Likeness
+from ..sqnr import LOWEST
 
 #: The method that a sidecar names where the weights were trained for int8.
 TRAINED = "qat"
@@ -28,7 +29,8 @@ class QuantizeOptions:
         return self.min_sqnr_db is not None or self.max_drop is not None
 
     def hold(self, found: Likeness) -> bool:
-        """Whether the bounds hold."""
-        enough = self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
+        """Whether the bounds hold; never of outputs with NaN or infinity."""
+        least = LOWEST if self.min_sqnr_db is None else self.min_sqnr_db
+        enough = found.sqnr_db > LOWEST and found.sqnr_db >= least
         most, drop = self.max_drop, found.top1_drop
         return enough and (most is None or (drop is not None and drop <= most))

@@ -90,8 +90,10 @@ def _layers(outcome: Outcome, options: QuantizeOptions) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for layer in network.layers:
         found = network.ranges[inputs[layer.name]]
+        measured = network.input_sqnr_db
         entries.append(
             {
+                **({"input_sqnr_db": measured[layer.name]} if layer.name in measured else {}),
                 "name": layer.name,
                 "quantized": True,
                 "input_scale": layer.input_scale,
@@ -99,7 +101,6 @@ def _layers(outcome: Outcome, options: QuantizeOptions) -> list[dict[str, Any]]:
                 "headroom": found.headroom,
                 "direction": found.direction,
                 "spread": found.spread,
-                "input_sqnr_db": network.input_sqnr_db.get(layer.name),
             }
         )
     left = left_in_float(network.model, stem=options.stem, linear=options.linear)

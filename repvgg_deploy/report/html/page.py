@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...optional import require
+from ...sqnr import from_json, sqnr_text
 from ..text import shown
 from .pictures import pictures
 from .summary import summarize
@@ -67,8 +68,9 @@ def _environment(*, escape: bool) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        shown=shown, line=shown, basename=basename, worst=worst, exact=json.dumps
-    )
+        shown=shown, line=shown, basename=basename, worst=worst, exact=json.dumps,
+        sqnr=lambda value: sqnr_text(from_json(value)),
+    )  # fmt: skip
     environment.globals.update(mood=lambda word: _MOODS.get(word, "bad"), statuses=_STATUSES)
     return environment
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ...sqnr import from_json, sqnr_text
 from ..text import count_text
 from .values import integer, milliseconds, percent, points, times
 
@@ -123,7 +124,7 @@ def _accurate(report: Report) -> Answer:
         return Answer(question, "not measured", text, "open")
     one = likeness[0]
     if one.agreement is None:
-        return Answer(question, f"SQNR {one.sqnr_db:.1f} dB", "int8 against float.", "good")
+        return Answer(question, sqnr_text(from_json(one.sqnr_db)), "int8 against float.", "good")
     drop = "" if one.top1_drop is None else f", top-1 {points(-one.top1_drop / 100)} points"
     text = f"int8 against float on {count_text(one.samples, 'image')}{drop}."
     return Answer(question, f"{percent(one.agreement)} agreement", text, "good")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ...errors import UserError
 from ...evaluation.tally import Scores
 from ...rebuild import read_json, rebuild
+from ...sqnr import LOWEST, from_json
 from ...workspace import ModelFolder
 from .files import Found
 from .parts import FileEntry
@@ -64,7 +64,8 @@ def _read(path: Path, find: Callable[[str], FileEntry | None]) -> Evaluation:
 
 
 def _network(data: dict[str, Any], entry: FileEntry) -> Accuracy:
-    scores = rebuild(Scores, {"sqnr_db": math.inf, **_without_none(data["scores"])})
+    sqnr_db = rebuild(float | None, data["scores"]["sqnr_db"])  # type: ignore[arg-type]
+    scores = rebuild(Scores, {**data["scores"], "sqnr_db": from_json(sqnr_db)})
     sha256 = data.get("sha256")
     return Accuracy(
         name=rebuild(str, data["name"]),
@@ -76,15 +77,9 @@ def _network(data: dict[str, Any], entry: FileEntry) -> Accuracy:
         top5=scores.top5,
         agreement=scores.agreement,
         difference=scores.difference,
-        sqnr_db=scores.sqnr_db if math.isfinite(scores.sqnr_db) else None,
+        # earlier versions wrote null for NaN too
+        sqnr_db=LOWEST if scores.not_finite and sqnr_db is None else sqnr_db,
     )
-
-
-def _without_none(scores: dict[str, Any]) -> dict[str, Any]:
-    """No difference at all is infinitely many decibel, which JSON has as null."""
-    if scores["sqnr_db"] is not None:
-        return scores
-    return {key: value for key, value in scores.items() if key != "sqnr_db"}
 
 
 def _resolved(path: Path) -> Path:

@@ -49,10 +49,10 @@ class Compared:
 class Likeness:
     """An int8 model beside the float one, as measured when it was quantized.
 
-    ``sqnr_db`` in decibel (None: no difference at all), ``agreement`` a share, ``top1_drop`` in
-    points. Of ``integers`` compared with torch's, ``differing`` differ, by ``largest`` steps at
-    most; None where they were not compared. ``held_out``: on other images than were calibrated
-    with.
+    ``sqnr_db`` in decibel (None: exact, the outputs are equal; -1000: NaN or infinity),
+    ``agreement`` a share, ``top1_drop`` in points. Of ``integers`` compared with torch's,
+    ``differing`` differ, by ``largest`` steps at most; None where they were not compared.
+    ``held_out``: on other images than were calibrated with.
     """
 
     samples: int

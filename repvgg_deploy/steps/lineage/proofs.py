@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...artifacts import FusedArtifact, QuantizedArtifact
+from ...sqnr import LOWEST
 from ..chain_contents import Artifact
 from ..chain_proofs import stored_proof
 from .files import Found
@@ -71,10 +72,11 @@ def _worst_algebra(proof: dict[str, Any] | None) -> float | None:
 def _likeness(artifact: QuantizedArtifact) -> Likeness:
     proof = artifact.proof
     integers = proof["integers"] or {}
+    sqnr_db = proof["sqnr_db"]
     return Likeness(
         samples=proof["samples"],
         held_out=proof.get("held_out") is True,
-        sqnr_db=_number(proof["sqnr_db"]),
+        sqnr_db=sqnr_db if sqnr_db is None or math.isfinite(sqnr_db) else LOWEST,
         agreement=_number(proof["agreement"]),
         top1_drop=_number(proof["top1_drop"]),
         integers=integers.get("values"),

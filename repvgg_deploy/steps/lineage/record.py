@@ -96,7 +96,8 @@ class Speed:
 @dataclass(frozen=True)
 class Accuracy:
     """A network on the images of an evaluation; shares with 95 % intervals. ``changed``: the file
-    is another now; None where the evaluation did not record its hash."""
+    is another now; None where the evaluation did not record its hash. ``sqnr_db`` in decibel is of
+    the logits beside the reference's (None: exact, they are equal; -1000: NaN or infinity)."""
 
     name: str
     file: str
