@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,24 +21,31 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from repvgg_deploy import fuse, prove_modules
+from repvgg_deploy import fuse, fuse_modules, prove_modules
+from repvgg_deploy.errors import CheckFailed
 from repvgg_deploy.export.graph import BF16_OPSET, DEFAULT_OPSET, to_onnx
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.network import RepVGG
+from repvgg_deploy.reparam import state_dict
 from repvgg_deploy.reparam.find import find_blocks
-from repvgg_deploy.reparam.graph import fuse_graph
+from repvgg_deploy.reparam.graph import fuse_graph, rewrite
+from repvgg_deploy.reparam.linear import LinearConv
+from repvgg_deploy.reparam.modules import fuse as module_fuse
+from repvgg_deploy.reparam.modules.fold import Folded
 from repvgg_deploy.reparam.state_dict import fuse_in_place
 from repvgg_deploy.sidecar import sidecar_path
 from repvgg_deploy.steps.fuse import fuse_checkpoint
 from repvgg_deploy.steps.fuse_onnx import fuse_onnx
 from repvgg_deploy.steps.verify import verify_pair
 from repvgg_deploy.steps.weights import BY_ITSELF
-from repvgg_deploy.workspace import Workspace
+from repvgg_deploy.workspace import ModelFolder, Workspace
 
 from . import module_nets as nets
-from .faults import FAULTS, hostile, module_faults
+from .conftest import Cli
+from .faults import FAULTS, QUIET, hostile, module_faults
 from .helpers import tiny_spec
+from .int8 import write_graph
 
 State = dict[str, Tensor]
 TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -361,3 +369,140 @@ def test_faults_in_fused_modules_are_caught(precision: str) -> None:
         proof = prove_modules(model, fused, x)
         assert proof.weights.exact is (fault is None)
         judged(f"module {precision}", fault, proof.passed, proof.failures)
+
+
+# int8, which has bounds on what is lost, and equality of everything else.
+
+
+def without_relu(model: ModelProto) -> None:
+    """The second Relu passes everything on."""
+    relu = [node for node in model.graph.node if node.op_type == "Relu"][1]
+    relu.op_type = "Identity"
+
+
+def rewired(model: ModelProto) -> None:
+    """A layer reads what the one before it reads."""
+    first, second = [node for node in model.graph.node if node.op_type == "Conv"][1:3]
+    second.input[0] = first.input[0]
+
+
+def foreign_weight(model: ModelProto) -> None:
+    """The head reads another weight than the one of its name."""
+    head = next(node for node in model.graph.node if node.op_type == "Gemm")
+    held = numpy_helper.to_array(
+        next(t for t in model.graph.initializer if t.name == head.input[2])
+    )
+    model.graph.initializer.append(numpy_helper.from_array(held * 0, "other"))
+    head.input[2] = "other"
+
+
+@pytest.mark.parametrize("front", ["int8", "int8 graph"])
+@pytest.mark.parametrize("fault", [None, without_relu, rewired, foreign_weight])
+def test_faults_between_the_layers_of_int8_models_are_caught(
+    front: str, fault: Callable[[ModelProto], None] | None, made: Path, tmp_path: Path
+) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    folder.path.mkdir()
+    source = folder.fused if front == "int8" else folder.path / "net.onnx"
+    fused = fused_state(torch.load(made / "whole.pth"))
+    save_file(fused, folder.fused)
+    network = to_onnx(build(fused, tiny_spec(), "deploy"), (32, 32))
+    onnx.save(network, folder.path / "net.onnx")
+    path = write_graph(network, source, folder)
+    if fault is not None:
+        model = onnx.load(path)
+        fault(model)
+        onnx.save(model, path)
+        with_sidecar_of(path, path)
+    verdict = verify_pair(source, path, "cpu")
+    judged(front, fault and fault.__name__, not verdict.failures, verdict.failures)
+
+
+# The steps themselves, with a fault in the algebra.
+
+
+def zeroed_quiet_channel(fold: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    def wrong(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        weight, bias = fold(*arguments, **options)
+        weight[QUIET] *= 1.001
+        return weight, bias
+
+    return wrong
+
+
+def test_fuse_refuses_what_its_own_fold_gets_wrong(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fold_block is right, but what comes out of fuse_in_place is not."""
+    monkeypatch.setattr(state_dict, "fold_block", zeroed_quiet_channel(state_dict.fold_block))
+    for name in ("whole", "blocks"):
+        workspace = Workspace(tmp_path / "engines")
+        with pytest.raises(CheckFailed, match="nothing was written"):
+            fuse_checkpoint(made / f"{name}.pth", workspace, reading=BY_ITSELF)
+        judged("fuse itself", "fold", passed=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_graph_fuse_refuses_what_its_own_fold_gets_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(plan: Any, region: Any) -> LinearConv:
+        conv = fold(plan, region)
+        conv.kernel[QUIET] *= 1.001
+        return conv
+
+    fold = rewrite._fold
+    monkeypatch.setattr(rewrite, "_fold", wrong)
+    onnx.save(source_graph(17, "fp32", norms=True), tmp_path / "source.onnx")
+    with pytest.raises(CheckFailed, match="is not faithful"):
+        fuse_onnx(tmp_path / "source.onnx", tmp_path / "fused.onnx")
+    judged("fuse itself", "fold", passed=False)
+    assert not (tmp_path / "fused.onnx").exists()
+
+
+def test_module_fuse_leaves_what_its_own_fold_gets_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(candidate: Any) -> Folded:
+        folded = fold(candidate)
+        folded.conv.kernel[QUIET % folded.conv.out_channels] *= 1.001
+        return folded
+
+    fold = module_fuse.fold_candidate
+    monkeypatch.setattr(module_fuse, "fold_candidate", wrong)
+    fusion = fuse_modules(trained_model(torch.float32))
+    judged("fuse itself", "fold", passed=bool(fusion.fused))
+    assert all("does something else" in left.reason for left in fusion.left)
+
+
+# Where another tool made the candidate, outputs alone decide.
+
+
+@pytest.mark.parametrize("norms", [True, False], ids=["norms", "folded"])
+def test_faults_in_graphs_of_other_tools_are_caught(norms: bool, tmp_path: Path) -> None:
+    source, right = tmp_path / "source.onnx", tmp_path / "right.onnx"
+    model = source_graph(17, "fp32", norms)
+    onnx.save(model, source)
+    fuse_onnx(source, right)
+    for fault, wrong in faulty_graphs(model, onnx.load(right), norms, torch.float32):
+        for place, node in enumerate(wrong.graph.node):
+            node.name = f"theirs/{place}"
+        onnx.save(wrong, tmp_path / "theirs.onnx")
+        verdict = verify_pair(source, tmp_path / "theirs.onnx")
+        assert verdict.weights is not None
+        assert not verdict.weights.exact
+        assert "outputs alone" in verdict.weights.reason
+        judged("graph fp32 of another tool", fault, not verdict.failures, verdict.failures)
+
+
+def test_the_command_says_that_weights_were_compared(cli: Cli, made: Path, tmp_path: Path) -> None:
+    right = made / "engines/whole/fused.safetensors"
+    result = cli("verify", made / "whole.pth", right, "--json")
+    assert result.code == 0, result.err
+    assert "compared exactly" in result.err
+    assert json.loads(result.out)[0]["weights"]["exact"] is True
+    states = dict(faulty_states(torch.load(made / "whole.pth"), torch.float32))
+    save_file(states["one weight off by 0.1 %"], tmp_path / "wrong.safetensors")
+    result = cli("verify", made / "whole.pth", "wrong.safetensors", "--json")
+    assert result.code == 3
+    found = json.loads(result.out)[0]["weights"]
+    assert found["exact"] is False
+    assert "stage3.0.rbr_reparam.weight: 1 of" in found["failures"][0]

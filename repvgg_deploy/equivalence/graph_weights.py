@@ -49,19 +49,19 @@ def check_graph_weights(
     return not_compared("another tool made it, so the outputs alone decide")
 
 
+def bare(node: NodeProto) -> bytes:
+    """What a node computes and of what, to be compared; without its documentation."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.ClearField("doc_string")
+    copy.ClearField("metadata_props")
+    copy.attribute.sort(key=lambda attribute: attribute.name)
+    return bytes(copy.SerializeToString(deterministic=True))
+
+
 def _nodes(nodes: Iterable[NodeProto]) -> list[bytes]:
-    """What each computes and of what, without documentation and the numbers of constants."""
-    kept = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.ClearField("doc_string")
-        copy.ClearField("metadata_props")
-        if _constant(node):
-            copy.ClearField("attribute")
-        copy.attribute.sort(key=lambda attribute: attribute.name)
-        kept.append(copy.SerializeToString(deterministic=True))
-    return kept
+    """Constants are weights, which may differ."""
+    return [b"".join(map(str.encode, n.output)) if _constant(n) else bare(n) for n in nodes]
 
 
 def _constant(node: NodeProto) -> TensorProto | None:

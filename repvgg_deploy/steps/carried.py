@@ -24,6 +24,7 @@ from ..models.network import RepVGG
 from ..models.spec import ArchSpec
 from ..quantize.layers import layer_key
 from ..reparam.blocks import State, TrainBlock
+from ..reparam.graph import fuse_graph
 from ..sidecar import lineage
 from .weights import Network, WeightsFile
 
@@ -62,14 +63,15 @@ def check_exported(
 ) -> WeightCheck:
     """An ONNX model of a whole network: layer by layer, rounded to the model's own types.
 
-    A model that another tool wrote is compared in the order in which its layers run, and where its
-    layers or weights are others, its outputs decide.
+    One in training form is fused first. A model that another tool wrote is compared in the order in
+    which its layers run, and where its layers or weights are others, its outputs decide.
     """
     spec, layers = reference.network.spec, onnx_layers(model)
     ours = must_be_exact or model.producer_name == PRODUCER
-    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
-        return not_compared("it is in training form")
-    if problem := _other_layers(spec, layers, ours):
+    in_training_form = len(layers) > len(_names(spec))
+    if in_training_form:
+        layers = onnx_layers(fuse_graph(model).model)
+    if problem := _other_layers(spec, layers, named=ours and not in_training_form):
         return failed(problem) if ours else not_compared(problem)
     found: dict[str, Tensor | None] = {}
     for name, layer in zip(_names(spec), layers, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from ..equivalence.compare import compare
 from ..errors import UserError
@@ -126,9 +126,17 @@ def changed_tensors(model: ModelProto, state: Int8State, float_type: str) -> lis
         values = state.tensors[name].to(kind).numpy()
         if not np.array_equal(found_values, values):
             changed.append(_sentence(name, found_values, values))
+    own = {name for node in model.graph.node if node.op_type in _QDQ for name in node.input}
+    own |= state.tensors.keys() | {f"{name}.bias" for name in state.scales}
+    changed += [
+        f"{name} is in it alone"
+        for name, tensor in stored.items()
+        if name not in own and tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+    ]
     return sorted(changed)
 
 
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
 _PARTS = ("weight", "weight_scale", "input_scale", "bias")
 
 

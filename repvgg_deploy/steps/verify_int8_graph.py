@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..equivalence.compare import Comparison, compare
+from ..equivalence.graph_weights import bare
+from ..equivalence.onnx_layers import to_tensor
+from ..errors import UserError
 from ..quantize.fake import Int8State, quantize, read_int8
 from ..quantize.integers import run_exposed
 from ..quantize.layers import QuantizedLayer, layer_key
+from ..quantize.qdq import insert_qdq
 from ..quantize.read import QdqModel, read_qdq
 from ..reparam.graph.files import load_model
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
@@ -28,6 +33,8 @@ from .verify_int8 import changed_tensors, foreign, integers_file
 from .weights import TORCH_DTYPE
 
 Arrays = dict[str, NDArray[Any]]
+#: Types of weights and scales, which the file beside the model has.
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
 _ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 
 
@@ -46,6 +53,7 @@ def verify_int8_graph(
     model = load_model(candidate)
     state = read_int8(integers_file(candidate))
     changed = foreign(reference, candidate) or changed_tensors(model, state, info.precision)
+    changed = changed or _changed_nodes(load_model(reference), model, info.precision)
     proof = IntegerProof(tuple(changed), len(state.scales), info.precision)
     if not changed:
         image = (info.channels, info.height, info.width)
@@ -54,6 +62,31 @@ def verify_int8_graph(
         samples = pick_samples(candidate, image, info.batch or 1, info.batch, images)
         proof = _run(info, model, state, *samples)
     return Verdict(reference, candidate, None, None, "cpu", integers=proof)
+
+
+def _changed_nodes(reference: ModelProto, model: ModelProto, precision: str) -> list[str]:
+    """What lies between the quantized layers is the reference's own: put into int8 once more, it
+    has the same nodes, and the same integers and strings (sizes, axes) beside the weights."""
+    try:
+        expected = insert_qdq(reference, read_qdq(model).layers, precision)
+    except (UserError, ValueError) as error:
+        return [f"its reference cannot be quantized as it is ({str(error).removesuffix('.')})"]
+    for meant, found in zip_longest(expected.graph.node, model.graph.node):
+        if found is None:
+            return [f"it lacks the node {meant.name} of the reference in int8"]
+        if meant is None or bare(meant) != bare(found):
+            return [f"its node {found.name or found.output[0]} is not one of the reference in int8"]
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    return [
+        f"{tensor.name} is not what the reference holds"
+        for tensor in expected.graph.initializer
+        if tensor.data_type not in _WEIGHTS
+        and not (tensor.name in stored and _same(tensor, stored[tensor.name]))
+    ]
+
+
+def _same(one: TensorProto, other: TensorProto) -> bool:
+    return one.data_type == other.data_type and torch.equal(to_tensor(one), to_tensor(other))
 
 
 def _run(
