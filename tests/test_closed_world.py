@@ -195,7 +195,7 @@ def a_file(name: tuple[str, str], pick: random.Random) -> tuple[str, State, Stat
     return wiring.place, state, rest, grouped
 
 
-@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NAMES), st.sampled_from(sorted(CHANGES)), st.integers(0, 2**32 - 1))
 def test_one_thing_is_changed(name: tuple[str, str], change: str, seed: int) -> None:
     pick = random.Random(seed)

@@ -17,6 +17,9 @@ BN_LEAVES = ("weight", "bias", "running_mean", "running_var")
 LEAVES = (*BN_LEAVES, "num_batches_tracked")
 
 Kind = Literal["conv", "linear", "norm", "scale"]
+#: As in Branch.kinds.
+_LETTERS: dict[Kind, str] = {"conv": "k", "linear": "k", "norm": "n", "scale": "s"}
+_WORDS = {"k": "convolution", "n": "batch norm", "s": "scale"}
 
 
 class Misfit(Exception):
@@ -156,6 +159,8 @@ def read_block(
             raise Misfit(path, "a 3-D convolution is no part of any block.", damaged=False)
         if any(not _is_as_said(weight, branch) for weight in kernels):
             return None
+        for found_one in found:
+            _check_kinds(path, found_one)
         branches += found
     outer = _read_step(state, path, family.outer_norm) if family.outer_norm else None
     if family.outer_norm and outer is None:
@@ -172,10 +177,14 @@ def keeps_outer_norm(state: State, path: str, family: BlockFamily) -> bool:
     return family.keeps_outer_norm or stands_between
 
 
+def _check_kinds(path: str, found: TrainBranch) -> None:
+    for step, kind in zip(found.steps, found.branch.kinds, strict=False):
+        if kind != _LETTERS[step.kind]:
+            raise Misfit(path, f"{step.name} is no {_WORDS[kind]}.", damaged=True)
+
+
 def _is_as_said(weight: Tensor, branch: Branch) -> bool:
     """Whether a kernel has the size and the groups that its branch always has."""
-    if branch.per_channel:
-        return False
     if branch.kernel and (weight.ndim < 4 or weight.shape[-1] != branch.kernel):
         return False
     return not branch.depthwise or (weight.ndim == 4 and weight.shape[1] == 1)

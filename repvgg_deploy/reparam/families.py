@@ -28,21 +28,26 @@ def _mobileone(conv: str, scale: str, skip: str, bn: str = "bn") -> tuple[Branch
 def _rep_mixer(mixer: tuple[Branch, ...], skip: str, scale: tuple[str, ...]) -> tuple[Branch, ...]:
     """FastViT's token mixer, x + scale * (mixer(x) - norm(x)) (FastViT paper, section 3.2)."""
     inner = [
-        replace(branch, steps=(*(f"mixer.{step}" for step in branch.steps), *scale))
+        replace(
+            branch,
+            steps=(*(f"mixer.{step}" for step in branch.steps), *scale),
+            kinds=branch.kinds + "s" * len(scale),
+        )
         for branch in mixer
     ]
-    return (Branch(), *inner, Branch((f"norm.{skip}", *scale), factor=-1.0))
+    kinds = "n" + "s" * len(scale)
+    return (Branch(), *inner, Branch((f"norm.{skip}", *scale), factor=-1.0, kinds=kinds))
 
 
 def _plain_conv(family: str) -> BlockFamily:
     """A plain convolution and its batch norm, which YOLO's own ``fuse()`` folds too."""
-    branches = (Branch(("conv", "bn")),)
+    branches = (Branch(("conv", "bn"), kinds="kn"),)
     return BlockFamily(family, "Conv", branches, "conv", YOLO_EPS, tail=("act",), companion=True)
 
 
 def _classifier(block: str, *heads: tuple[str, str]) -> BlockFamily:
     """RepViT's batch norm and linear layer; of a distilled network's two, the mean counts."""
-    branches = tuple(Branch(head, factor=1 / len(heads)) for head in heads)
+    branches = tuple(Branch(head, factor=1 / len(heads), kinds="nk") for head in heads)
     kind = f"{block} with distillation" if len(heads) > 1 else block
     there = r"(^|\.)(head|classifier)$"
     return BlockFamily("repvit", kind, branches, "", where=there, only_there=True)
@@ -55,7 +60,7 @@ _QAREPVGG_STAGES = r"(^|\.)stage(0|[1-4](_first|_second)?(\.blocks)?\.\d+)$"
 _QAREPVGG = BlockFamily(
     "yolov6-qarepvgg",
     "QARepVGGBlock",
-    (_DENSE, Branch(("rbr_1x1",)), Branch(attribute="rbr_identity")),
+    (_DENSE, Branch(("rbr_1x1",), kinds="k"), Branch(attribute="rbr_identity")),
     "rbr_reparam",
     YOLO_EPS,
     outer_norm="bn",
@@ -157,7 +162,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
     BlockFamily(
         "timm-fastvit",
         "RepConditionalPosEnc",
-        (Branch(("pos_enc",), kernel=7, depthwise=True), Branch()),
+        (Branch(("pos_enc",), kernel=7, depthwise=True, kinds="k"), Branch()),
         "reparam_conv",
         where=r"(^|\.)pos_emb$",
         only_there=True,
@@ -191,7 +196,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
     BlockFamily(
         "fastvit",
         "RepCPE",
-        (Branch(("pe",), kernel=7, depthwise=True), Branch()),
+        (Branch(("pe",), kernel=7, depthwise=True, kinds="k"), Branch()),
         "reparam_conv",
         where=r"(^|\.)network\.\d+$",
         only_there=True,
@@ -216,7 +221,10 @@ FAMILIES: tuple[BlockFamily, ...] = (
     BlockFamily(
         "rtdetrv2",
         "RepVggBlock with alpha",
-        (conv_bn("conv1", kernel=3), Branch(("conv2.conv", "conv2.bn", "alpha"), kernel=1)),
+        (
+            conv_bn("conv1", kernel=3),
+            Branch(("conv2.conv", "conv2.bn", "alpha"), kernel=1, kinds="kns"),
+        ),
         "conv",
         tail=("act",),
         where=_CSP_RESNET,
@@ -262,7 +270,7 @@ FAMILIES: tuple[BlockFamily, ...] = (
     BlockFamily(
         "repvit",
         "RepVggDw",
-        (conv_bn("conv", "c", kernel=3), Branch(("conv1",), kernel=1), Branch()),
+        (conv_bn("conv", "c", kernel=3), Branch(("conv1",), kernel=1, kinds="k"), Branch()),
         "",
         outer_norm="bn",
     ),
@@ -280,13 +288,13 @@ FAMILIES: tuple[BlockFamily, ...] = (
         ("classifier_dist.bn", "classifier_dist.l"),
     ),
     _classifier("Classfier", ("classifier.bn", "classifier.l")),
-    BlockFamily("repvit", "ConvNorm", (Branch(("c", "bn")),), ""),
+    BlockFamily("repvit", "ConvNorm", (Branch(("c", "bn"), kinds="kn"),), ""),
     BlockFamily(
         "repopt-vgg",
         "RepVGGBlock",
         (
-            Branch(("conv_3x3", "bn_3x3")),
-            Branch(("conv_1x1", "bn_1x1")),
+            Branch(("conv_3x3", "bn_3x3"), kinds="kn"),
+            Branch(("conv_1x1", "bn_1x1"), kinds="kn"),
             norm("bn_identity"),
         ),
         "conv",
@@ -296,9 +304,9 @@ FAMILIES: tuple[BlockFamily, ...] = (
         "repopt-vgg",
         "LinearAddBlock",
         (
-            Branch(("conv", "scale_conv.weight")),
-            Branch(("conv_1x1", "scale_1x1.weight")),
-            Branch(("scale_identity.weight",), optional=True),
+            Branch(("conv", "scale_conv.weight"), kinds="ks"),
+            Branch(("conv_1x1", "scale_1x1.weight"), kinds="ks"),
+            Branch(("scale_identity.weight",), optional=True, kinds="s"),
         ),
         "conv",
         outer_norm="bn",

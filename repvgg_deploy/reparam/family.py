@@ -27,8 +27,9 @@ class Branch:
     kernel: int | None = None
     #: The kernel has one input channel a group, where the names alone could mean other layers.
     depthwise: bool = False
-    #: The branch has no kernel: it passes the input on, channel by channel.
-    per_channel: bool = False
+    #: What the steps have to be, a letter each: ``k`` a convolution or linear layer (a kernel),
+    #: ``n`` a batch norm, ``s`` a scale; steps beyond them may be anything.
+    kinds: str = ""
     #: In place of steps: average pooling of this size, stride 1, zeros padded and counted.
     average_pool: int | None = None
     #: Where a module keeps a branch without tensors; None there: this block lacks it.
@@ -46,12 +47,13 @@ def conv_bn(
     kernel: int | None = None,
 ) -> Branch:
     """A convolution and its batch norm under a common path."""
-    return Branch((f"{path}.{conv}", f"{path}.{bn}"), optional=optional, kernel=kernel)
+    steps = (f"{path}.{conv}", f"{path}.{bn}")
+    return Branch(steps, optional=optional, kernel=kernel, kinds="kn")
 
 
 def norm(path: str) -> Branch:
     """A batch norm alone: the identity branch of blocks that keep their shape."""
-    return Branch((path,), optional=True, per_channel=True)
+    return Branch((path,), optional=True, kinds="n")
 
 
 @dataclass(frozen=True)

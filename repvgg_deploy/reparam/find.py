@@ -18,7 +18,7 @@ from .kinds import Place, Reading, by_kind, decide
 class Found:
     """Blocks in the order of the file; ``left`` maps the path of what was not taken to a reason.
 
-    ``deployed`` are the paths of blocks in deploy form; empty where one is in neither of the forms.
+    ``deployed`` are the paths of blocks in deploy form, none where some block is of no known form.
     """
 
     blocks: list[TrainBlock]
@@ -100,7 +100,7 @@ class _Search:
         for path, start in _candidates(self._state, family).items():
             here = bool((wanted and self._asked) or re.search(family.where, path))
             try:
-                block = self._block(path, family)
+                block = read_block(self._state, path, family, self._megengine)
             except Misfit as misfit:
                 if wanted and (here or not family.only_there):
                     self._misfits.append((family, start, misfit))
@@ -113,14 +113,6 @@ class _Search:
                 self.deployed.append(path)
                 continue
             yield Reading(block, keys, here, wanted, next(iter(strangers), ""))
-
-    def _block(self, path: str, family: BlockFamily) -> TrainBlock | None:
-        """As read_block; no family of the table has two kernels in one branch."""
-        block = read_block(self._state, path, family, self._megengine)
-        for branch in () if block is None else block.branches:
-            if len(kernels := [step.name for step in branch.steps if step.mixes]) > 1:
-                raise Misfit(path, f"{kernels[1]} is no batch norm.", damaged=True)
-        return block
 
     def _norm_of(self, path: str, family: BlockFamily) -> list[str]:
         """Keys of the batch norm after the sum: a part of the block, though it may stay."""
@@ -165,7 +157,7 @@ class _Search:
                 continue
             for path in _candidates(self._state, family):
                 try:
-                    block = self._block(path, family)
+                    block = read_block(self._state, path, family, self._megengine)
                 except Misfit:
                     continue
                 if block is not None:
@@ -207,7 +199,7 @@ class _Search:
     def check_whole(self) -> None:
         """Refuse damaged blocks of the families found; name what looks like a part of a block."""
         untaken = _paths(key for key in self._state if key not in self._taken)
-        for family, start, misfit in self._misfits:
+        for family, start, misfit in sorted(self._misfits, key=lambda found: not found[2].damaged):
             torn_apart = start in self._taken  # another entry fits, but perhaps a part only
             if torn_apart and untaken.isdisjoint(_branch_paths(misfit.path, family)):
                 continue
