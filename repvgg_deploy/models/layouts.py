@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -13,16 +12,14 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Layout:
     """``stem``: path of the first block. ``renames``: patterns of keys and what to put in their
-    place, each applied once. ``prefix``: what stands before every key, ``model.`` for example."""
+    place, each applied once."""
 
     name: str
     stem: str
     renames: tuple[tuple[str, str], ...] = ()
-    prefix: str = ""
 
     def our_key(self, key: str) -> str:
         """The official name of a key of this layout."""
-        key = key.removeprefix(self.prefix)
         for pattern, ours in self.renames:
             key = re.sub(pattern, ours, key, count=1)
         return key
@@ -66,30 +63,14 @@ _KERNELS = (".rbr_dense.conv.weight", ".rbr_reparam.weight")
 
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[Layout, dict[str, Tensor]] | None:
-    """The layout of a whole RepVGG network and its tensors under official names; else None.
-
-    A prefix of all keys, as a network has it that is an attribute of another module (Lightning's
-    ``model.``), is seen through.
-    """
-    for prefix in _prefixes(state):
-        for layout in LAYOUTS:
-            layout = replace(layout, prefix=prefix)
-            if not any(key.startswith(f"{prefix}{layout.stem}.") for key in state):
-                continue
-            ours = {layout.our_key(key): tensor for key, tensor in state.items()}
-            kernels = {key: tensor for key, tensor in ours.items() if key.endswith(_KERNELS)}
-            stages = {key.split(".")[0] for key in kernels}
-            plain = all(tensor.shape[2:] == (3, 3) for tensor in kernels.values())
-            if plain and "linear.weight" in ours and {"stage0", "stage1", "stage4"} <= stages:
-                return layout, ours
+    """The layout of a whole RepVGG network and its tensors under official names; else None."""
+    for layout in LAYOUTS:
+        if not any(key.startswith(f"{layout.stem}.") for key in state):
+            continue
+        ours = {layout.our_key(key): tensor for key, tensor in state.items()}
+        kernels = {key: tensor for key, tensor in ours.items() if key.endswith(_KERNELS)}
+        stages = {key.split(".")[0] for key in kernels}
+        plain = all(tensor.shape[2:] == (3, 3) for tensor in kernels.values())
+        if plain and "linear.weight" in ours and {"stage0", "stage1", "stage4"} <= stages:
+            return layout, ours
     return None
-
-
-def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """Every path that all keys are below, the shortest first: ``""``, ``model.``, ``model.net.``"""
-    if not state:
-        return [""]
-    first, last = (key.split(".")[:-1] for key in (min(state), max(state)))
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    common = [one for one, _ in pairs]  # what the first and the last in the alphabet share, all do
-    return ["".join(f"{part}." for part in common[:length]) for length in range(len(common) + 1)]

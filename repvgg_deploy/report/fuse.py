@@ -17,11 +17,6 @@ def found_lines(result: FuseResult) -> list[str]:
     """Architecture, families, what was left and what was dropped."""
     weights = result.weights
     lines = [f"{weights.path}: {result.artifact.architecture} ({weights.checkpoint.wrapper})"]
-    if weights.whole is not None and (prefix := weights.whole.layout.prefix):
-        lines.append(
-            f"note: every key begins with {prefix!r}; the network was recognised without it, and "
-            "the fused keys keep it (--format ours leaves it out)"
-        )
     lines += family_lines(result.blocks, weights.reading)
     lines += left_lines([f"block {path}: {reason}" for path, reason in weights.left.items()])
     if result.dropped:
