@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 CHANNEL_FACTOR = 8.0
 #: A channel this much quieter than the average one counts as silent.
 SILENT = 1e-6
+#: Where the truth is zero everywhere, relative errors are huge, but no float32 value squared is
+#: infinite: that would read as an infinite output.
+_LEAST_SCALE = 1e-110
 #: Alone, a channel counts as no quieter than this: rounding errors come from louder ones, and where
 #: the reference happens to have none, they would be held against it.
 QUIET = 1 / 16
@@ -27,7 +30,7 @@ def channel_errors(values: Array, truth: Array, least: float = SILENT) -> Array:
     scale = np.sqrt((truth**2).sum(axes))
     floor = least * np.sqrt((scale**2).mean())
     error = np.sqrt(((values - truth) ** 2).sum(axes))
-    relative: Array = error / np.maximum(scale, max(floor, np.finfo(float).tiny))
+    relative: Array = error / np.maximum(scale, max(floor, _LEAST_SCALE))
     return relative
 
 
