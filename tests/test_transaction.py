@@ -57,12 +57,22 @@ def fresh(root: Path) -> None:
 
 def in_child(run: Callable[[], object]) -> int:
     """The exit status of a forked process that runs it; negative for a signal."""
+    return end_of(fork(run))
+
+
+def fork(run: Callable[[], object]) -> int:
     child = os.fork()
-    if child == 0:
-        try:
-            run()
-        finally:
-            os._exit(0)
+    if child:
+        return child
+    status = 1
+    try:
+        run()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def end_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -221,7 +231,14 @@ def test_the_files_of_a_run_that_is_alive_stay(root: Path) -> None:
 
 
 @needs_fork
-def test_a_reader_waits_for_a_run_that_renames(root: Path) -> None:
+@pytest.mark.parametrize("writer", [False, True])
+def test_others_wait_for_a_run_that_renames(root: Path, writer: bool) -> None:
+    """A reader, or a run that has written its files and is to rename them."""
+    theirs = transaction(root / "m")
+    if writer:
+        made = theirs.__enter__()
+        for name in ("a", "c"):
+            made.place(root / "m" / name).write_bytes(b"theirs")
     begun, go_on = os.pipe(), os.pipe()
 
     def pause(number: int) -> None:
@@ -229,23 +246,26 @@ def test_a_reader_waits_for_a_run_that_renames(root: Path) -> None:
             os.write(begun[1], b"x")
             os.read(go_on[0], 1)
 
-    child = os.fork()
-    if child == 0:
-        try:
-            with at_each_call(pause):
-                change(root)
-        finally:
-            os._exit(0)
+    def paused() -> None:
+        with at_each_call(pause):
+            change(root)
+
+    child = fork(paused)
     os.read(begun[0], 1)
     assert files(root) != OLD
-    reader = threading.Thread(target=recover, args=[root / "m"])
-    reader.start()
-    reader.join(0.05)
+    other = threading.Thread(
+        target=(lambda: theirs.__exit__(None, None, None))
+        if writer
+        else lambda: recover(root / "m")
+    )
+    other.start()
+    other.join(0.3)
     for _ in range(20):
         os.write(go_on[1], b"x")
-    reader.join()
-    assert {name: files(root)[name] for name in NEW} == NEW
-    os.waitpid(child, 0)
+    other.join()
+    assert end_of(child) == 0
+    assert files(root) == {**NEW, **(dict.fromkeys(["m/a", "m/c"], b"theirs") if writer else {})}
+    assert not hidden(root)
     for descriptor in (*begun, *go_on):
         os.close(descriptor)
 
@@ -327,31 +347,3 @@ def test_the_later_of_two_at_once_says_so(root: Path, caplog: pytest.LogCaptureF
     assert (root / "m/a").read_bytes() == b"first"
     (message,) = caplog.messages
     assert str(root / "m/a") in message
-
-
-@needs_fork
-def test_two_at_once_do_not_mix(root: Path) -> None:
-    """Files of one transaction are never found beside those of another."""
-    both = [root / "m/a", root / "m/b"]
-
-    def keep_writing(text: str) -> None:
-        for _ in range(15):
-            with transaction(root / "m") as made:
-                for path in both:
-                    made.place(path).write_text(text)
-
-    children = []
-    for text in "xy":
-        child = os.fork()
-        if child == 0:
-            try:
-                keep_writing(text)
-            finally:
-                os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
-    recover(root / "m")
-    one, other = (path.read_text() for path in both)
-    assert one == other
-    assert not hidden(root)
