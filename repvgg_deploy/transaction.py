@@ -113,7 +113,7 @@ class Transaction:
                 with suppress(OSError):  # the new files count already; the next run tidies
                     (self._stage / RECORD).unlink()
         for path in changed[:1]:
-            _log.warning("note: %s: another run wrote it meanwhile, and was overwritten", path)
+            _log.warning("%s: another run wrote it meanwhile; its files were replaced", path)
 
     def _name(self, path: Path) -> str:
         assert path.parent == self.folder or path == self.folder.parent / POINTER, path

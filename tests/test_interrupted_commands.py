@@ -205,9 +205,10 @@ def test_sigkill_before_the_third_rename(
 ) -> None:
     """A real one; the next run used to refuse what it found, or took it for whole."""
     monkeypatch.chdir(tmp_path)
-    command = (
-        ("fuse", str(inputs / "ckpt.pth"), *pth) if pth else ("fuse", str(inputs / "one.onnx"))
-    )
+    command: Command = ("fuse", str(inputs / "one.onnx"))
+    reads: Command = ("verify", command[1], "engines/one/fused.onnx")
+    if pth:
+        command, reads = ("fuse", str(inputs / "ckpt.pth"), *pth), ("verify",)
     renames = []
 
     def killed() -> None:
@@ -224,6 +225,8 @@ def test_sigkill_before_the_third_rename(
 
     assert in_child(killed) == -signal.SIGKILL
     assert hidden(tmp_path)
+    assert run(*reads) == 0  # a command that writes nothing itself
+    check_whole(tmp_path)
     assert run(*command) == 0
     check_whole(tmp_path)
 
@@ -231,7 +234,7 @@ def test_sigkill_before_the_third_rename(
 @pytest.mark.parametrize("other", [False, True])
 def test_two_fuses_under_one_name(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool,
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The second starts and ends while the first proves its weights."""
     monkeypatch.chdir(tmp_path)
@@ -254,7 +257,7 @@ def test_two_fuses_under_one_name(
         assert Path("engines/m/fused.pth").exists()
     else:
         assert code == 0
-        assert "another run wrote it meanwhile" in caplog.text
+        assert "another run wrote it meanwhile" in capfd.readouterr().err
         assert not Path("engines/m/fused.pth").exists()
 
 

@@ -16,7 +16,7 @@ from repvgg_deploy.errors import UserError
 from repvgg_deploy.redo_log import recover, recover_inside
 from repvgg_deploy.transaction import check_writable, transaction, whole_file
 
-from .moments import at_each_call, count_moments, files, hidden
+from .moments import at_each_call, copies_at_each_moment, count_moments, files, hidden
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 
@@ -57,12 +57,22 @@ def fresh(root: Path) -> None:
 
 def in_child(run: Callable[[], object]) -> int:
     """The exit status of a forked process that runs it; negative for a signal."""
+    return end_of(fork(run))
+
+
+def fork(run: Callable[[], object]) -> int:
     child = os.fork()
-    if child == 0:
-        try:
-            run()
-        finally:
-            os._exit(0)
+    if child:
+        return child
+    status = 1
+    try:
+        run()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def end_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -78,7 +88,7 @@ def test_sigkill_at_every_moment(root: Path) -> None:
     moments = count_moments(lambda: change(root))
     assert moments > 30
     seen = []
-    for moment in range(1, moments + 1):
+    for moment in [*range(1, moments, 2), moments]:  # after a call is before the next one
         fresh(root)
 
         def kill(number: int, moment: int = moment) -> None:
@@ -101,37 +111,25 @@ def test_sigkill_at_every_moment(root: Path) -> None:
 
 
 @needs_fork
-def test_sigkill_while_a_killed_run_is_completed(root: Path) -> None:
+def test_sigkill_while_a_killed_run_is_completed(root: Path, tmp_path: Path) -> None:
     """The record of the changes is the last thing to go."""
 
-    def kill_at(moment: int) -> Callable[[int], None]:
-        def kill(number: int) -> None:
-            if number == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def kill(number: int) -> None:
+        if (root / "m/b").read_bytes() == b"new b":
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return kill
+    def killed() -> None:
+        with at_each_call(kill):
+            change(root)
 
-    def killed(run: Callable[[], object], moment: int) -> int:
-        def hooked() -> None:
-            with at_each_call(kill_at(moment)):
-                run()
-
-        return in_child(hooked)
-
-    renames = []
-    with at_each_call(lambda number: renames.append((number, (root / "m/c").exists()))):
-        change(root)
-    half = next(number for number, there in renames if there)
-    moment, status = 0, -signal.SIGKILL
-    while status == -signal.SIGKILL:
-        moment += 1
-        fresh(root)
-        assert killed(lambda: change(root), half) == -signal.SIGKILL
-        status = killed(lambda: recover(root / "m"), moment)
-        recover(root / "m")
-        assert files(root) == NEW
-        assert not hidden(root)
-    assert moment > 5
+    assert in_child(killed) == -signal.SIGKILL
+    assert not (root / "m/c").exists()
+    copies = copies_at_each_moment(lambda: recover(root / "m"), root, tmp_path / "copies")
+    assert len(copies) > 10
+    for copy in copies:
+        recover(copy / "m")
+        assert files(copy) == NEW
+        assert not hidden(copy)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -221,7 +219,14 @@ def test_the_files_of_a_run_that_is_alive_stay(root: Path) -> None:
 
 
 @needs_fork
-def test_a_reader_waits_for_a_run_that_renames(root: Path) -> None:
+@pytest.mark.parametrize("writer", [False, True])
+def test_others_wait_for_a_run_that_renames(root: Path, writer: bool) -> None:
+    """A reader, or a run that has written its files and is to rename them."""
+    theirs = transaction(root / "m")
+    if writer:
+        made = theirs.__enter__()
+        for name in ("a", "c"):
+            made.place(root / "m" / name).write_bytes(b"theirs")
     begun, go_on = os.pipe(), os.pipe()
 
     def pause(number: int) -> None:
@@ -229,23 +234,26 @@ def test_a_reader_waits_for_a_run_that_renames(root: Path) -> None:
             os.write(begun[1], b"x")
             os.read(go_on[0], 1)
 
-    child = os.fork()
-    if child == 0:
-        try:
-            with at_each_call(pause):
-                change(root)
-        finally:
-            os._exit(0)
+    def paused() -> None:
+        with at_each_call(pause):
+            change(root)
+
+    child = fork(paused)
     os.read(begun[0], 1)
     assert files(root) != OLD
-    reader = threading.Thread(target=recover, args=[root / "m"])
-    reader.start()
-    reader.join(0.05)
+    other = threading.Thread(
+        target=(lambda: theirs.__exit__(None, None, None))
+        if writer
+        else lambda: recover(root / "m")
+    )
+    other.start()
+    other.join(0.3)
     for _ in range(20):
         os.write(go_on[1], b"x")
-    reader.join()
-    assert {name: files(root)[name] for name in NEW} == NEW
-    os.waitpid(child, 0)
+    other.join()
+    assert end_of(child) == 0
+    assert files(root) == {**NEW, **(dict.fromkeys(["m/a", "m/c"], b"theirs") if writer else {})}
+    assert not hidden(root)
     for descriptor in (*begun, *go_on):
         os.close(descriptor)
 
@@ -327,31 +335,3 @@ def test_the_later_of_two_at_once_says_so(root: Path, caplog: pytest.LogCaptureF
     assert (root / "m/a").read_bytes() == b"first"
     (message,) = caplog.messages
     assert str(root / "m/a") in message
-
-
-@needs_fork
-def test_two_at_once_do_not_mix(root: Path) -> None:
-    """Files of one transaction are never found beside those of another."""
-    both = [root / "m/a", root / "m/b"]
-
-    def keep_writing(text: str) -> None:
-        for _ in range(15):
-            with transaction(root / "m") as made:
-                for path in both:
-                    made.place(path).write_text(text)
-
-    children = []
-    for text in "xy":
-        child = os.fork()
-        if child == 0:
-            try:
-                keep_writing(text)
-            finally:
-                os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
-    recover(root / "m")
-    one, other = (path.read_text() for path in both)
-    assert one == other
-    assert not hidden(root)

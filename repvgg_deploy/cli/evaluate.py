@@ -95,6 +95,7 @@ def command(
         from ..steps.evaluate import default_preprocessing, evaluate
         from ..steps.evaluation_record import keep_evaluation
         from ..steps.weights import Reading
+        from ..transaction import check_writable
         from ..workspace import Workspace
         from .progress import share_progress
 
@@ -102,6 +103,8 @@ def command(
     folder = None if files else Workspace(engines).model(model)
     reading = Reading(eps, family, ema)
     entries = named_entries(files, reading) if folder is None else model_entries(folder)
+    if folder is not None:
+        check_writable(folder.evaluation)  # now, not after the whole set
     images = open_images(data, preprocessing.pick(default_preprocessing(entries)), labels, split)
     if confusion:
         _require_labels(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -74,6 +75,13 @@ def cli() -> None:
     """
 
 
+class _Notes(logging.Handler):
+    """What the library warns of, as the command line says it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(one_line(f"note: {record.getMessage()}"))
+
+
 def _terminated(number: int, frame: FrameType | None) -> None:
     """Leave by way of every ``finally``, so that a killed command leaves no temporary files."""
     sys.exit(128 + number)
@@ -90,6 +98,8 @@ def _give_up_stdout() -> None:
 def main() -> None:
     """Entry point of the ``repvgg-deploy`` command."""
     before = signal.signal(signal.SIGTERM, _terminated)
+    notes, log = _Notes(logging.WARNING), logging.getLogger("repvgg_deploy")
+    log.addHandler(notes)
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
@@ -111,4 +121,5 @@ def main() -> None:
             say(error.code)
         sys.exit(error.exit_code)
     finally:
+        log.removeHandler(notes)
         signal.signal(signal.SIGTERM, before)

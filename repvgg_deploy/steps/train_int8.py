@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.training import TrainingSet
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 from ..files import sha256_file
 from ..sidecar import sidecar_path
 from ..train.loop import Finished
@@ -67,7 +67,7 @@ def temporary_folder(
                     prove=processes.rank == 0,
                 )
             yield folder
-        except UserError as error:
+        except (UserError, CheckFailed) as error:
             error.sentence = error.sentence.replace(str(folder.path), str(claimed.path))
             raise
 
