@@ -56,7 +56,7 @@ def read_onnx_info(path: Path, any_outputs: bool = False) -> OnnxInfo:
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
     one_each = len(inputs) == 1 and (any_outputs or len(graph.output) == 1)
-    sized = len(shape) == 4 and shape[0] >= 0 and all(0 < side <= LARGEST for side in shape[1:])
+    sized = len(shape) == 4 and all(0 < side <= LARGEST for side in (shape[0] or 1, *shape[1:]))
     if not one_each or precision is None or not sized:
         raise UserError(
             f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "
