@@ -120,10 +120,14 @@ def test_costlier_regions_when_asked(tmp_path: Path) -> None:
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
     output = tmp_path / "fused.onnx"
-    for name, content in (("empty", b""), ("text", b"this is no model"), ("noise", os.urandom(99))):
+    for name, content, cause in (
+        ("empty", b"", "is empty"),
+        ("text", b"this is no model", "is a text file"),
+        ("noise", b"\xff" + os.urandom(99), "is not an ONNX model"),
+    ):
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
-        with pytest.raises(UserError, match="is not an ONNX model"):
+        with pytest.raises(UserError, match=cause):
             fuse_onnx(path, output)
     with pytest.raises(UserError, match="no such file"):
         fuse_onnx(tmp_path / "gone.onnx", output)

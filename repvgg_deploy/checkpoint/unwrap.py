@@ -121,8 +121,10 @@ def _refusal(content: Any, found: Any, opened: list[str], ema: bool | None) -> s
     if not isinstance(found, Mapping):
         kind = "Tensor" if isinstance(found, Declared) else type(found).__name__
         return f"holds a {kind} and no state dict; {advice}."
+    if unnamed := [key for key in found if not isinstance(key, str)]:
+        return f"has {_listed(unnamed)} among its keys, which are no names; {advice}."
     others = [key for key, value in found.items() if not isinstance(value, Value)]
-    if 2 * len(others) < len(found):
+    if others and 2 * len(others) < len(found):
         return f"holds {_listed(others)} beside the tensors of a state dict; save it without."
     return f"no state dict found (its keys: {_keys(found)}); {advice}."
 

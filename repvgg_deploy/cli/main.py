@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 from .. import __version__
-from ..errors import RepvggDeployError
+from ..errors import RepvggDeployError, is_out_of_memory
 from ..redo_log import recover, recover_inside
 from ..report.text import one_line
 from .console import say
@@ -108,7 +108,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted; nothing was left half-written.", err=True)
         sys.exit(1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         click.echo("Error: not enough memory for this; use a smaller --batch or --size.", err=True)
         sys.exit(1)
     except OSError as error:  # a full disk behind stdout, say; files are handled where they are

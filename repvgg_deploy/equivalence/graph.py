@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from ..errors import UserError
+from ..reparam.graph.check import check_no_nan
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_session import Arrays, OrtSession
 from .compare import RATIO_LIMIT, Comparison, failure_lines, furthest
@@ -20,6 +21,9 @@ from .discrete import Agreement, agree
 from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
 from .judge import judge
 from .oracle import ExactGraph, checked_truth, in_rounds
+
+#: A weight beyond this, and it is not the inputs' fault that an output is infinite.
+_OVERFLOWING = 1e18
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,13 @@ def prove_graphs(
 
     Raises:
         UserError: models of different inputs or outputs, or that cannot be run on such inputs, or
-            whose reference gives NaN or infinity there; or one in bf16.
+            whose reference has a weight with NaN or gives NaN or infinity there; or one in bf16.
         CheckFailed: the truth of the reference is in doubt, see :func:`checked_truth`.
     """
     old, new = read_proto(reference), read_proto(candidate)
     for path, model in ((reference, old), (candidate, new)):
         _refuse_bf16(path, model)
+    weight, largest = check_no_nan(old, reference)
     first = OrtSession(reference)
     if inputs is None:
         rounds = made_up_inputs(first, reference)
@@ -102,7 +107,15 @@ def prove_graphs(
     truth = exact.outputs
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
-        _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
+        try:
+            _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
+        except UserError as error:
+            if largest < _OVERFLOWING:
+                raise
+            raise UserError(
+                f"{reference}: overflows at its {name!r}: its weight {weight!r} holds values up to "
+                f"{largest:.2g}; export it from an earlier checkpoint."
+            ) from error
         if any(a.shape != b.shape for a, b in zip(own[name], result[name], strict=True)):
             raise UserError(
                 f"{candidate}: its {name!r} has another shape than that of {reference}; these are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,6 +20,8 @@ ROUNDS = 4
 SIDES = (32, 64, 128)
 #: A checkpoint is a zip file too: of its hundred members these many are named.
 _LISTED = 6
+#: Numbers in one input that noise is made for, 1 GB of them.
+_MOST = 2**28
 OTHER_INPUTS = "give inputs in an .npz file whose arrays bear the input names"
 
 
@@ -84,6 +87,11 @@ def _noise(
     sizes = [size if isinstance(size, int) else side for size in shape]
     if shape and not isinstance(shape[0], int):
         sizes[0] = BATCH
+    if not 0 <= prod(sizes) <= _MOST:
+        raise UserError(
+            f"{model}: its input {name!r} has the shape {shape}, too large to be made up; "
+            f"{OTHER_INPUTS}."
+        )
     return generator.standard_normal(sizes).astype(FLOAT_TYPES[kind])
 
 

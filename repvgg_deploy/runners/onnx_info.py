@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +58,10 @@ def read_onnx_info(path: Path, any_outputs: bool = False, any_size: bool = False
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     precision = _PRECISION.get(inputs[0].type.tensor_type.elem_type) if inputs else None
     one_each = len(inputs) == 1 and (any_outputs or len(graph.output) == 1)
-    least = [0, 1, *[0 if any_size else 1] * 2]
-    sized = len(shape) == 4 and all(map(operator.ge, shape, least)) and max(shape[1:]) <= LARGEST
+    least = (0, 1, *[0 if any_size else 1] * 2)
+    sized = len(shape) == 4 and all(
+        low <= side <= LARGEST for low, side in zip(least, shape, strict=True)
+    )
     if not one_each or precision is None or not sized:
         raise UserError(
             f"{path}: its inputs are {[v.name for v in inputs]} with the shape {shape}, its "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -177,6 +178,7 @@ def _prove(
         proof = prove_blocks(state, fused, weights.blocks, target, eps)
     else:
         proof = _prove_network(weights, weights.whole, fused, images, target)
+    _check_measurable(weights, proof)
     if not proof.passed:
         more = f" (and {len(proof.failures) - 1} more)" if len(proof.failures) > 1 else ""
         raise CheckFailed(
@@ -193,6 +195,21 @@ def _check_weights(weights: WeightsFile, fused: Mapping[str, Tensor]) -> None:
         raise CheckFailed(
             f"{weights.path}: {check.reason}; nothing was written, please report this."
         )
+
+
+def _check_measurable(weights: WeightsFile, proof: Proof) -> None:
+    """A training network that overflows float32 by itself is no measure for the fused one."""
+    overflowing = next((part for part in proof.parts if not isfinite(part.noise)), None)
+    if overflowing is None:
+        return
+    state = weights.checkpoint.state
+    sizes = {key: float(t.abs().max()) for key, t in state.items() if t.is_floating_point()}
+    key = max(sizes, key=sizes.__getitem__)
+    raise UserError(
+        f"{weights.path}: the training network itself overflows float32 at {overflowing.name} "
+        f"({key!r} holds values up to {sizes[key]:.2g}), so nothing can be proved; use an earlier "
+        "checkpoint."
+    )
 
 
 def _prove_network(

@@ -13,12 +13,13 @@ from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..errors import CheckFailed, UserError
 from ..files import sha256_file
-from ..reparam.graph.files import data_files, read_model, write_model
+from ..reparam.graph.check import check_no_nan
+from ..reparam.graph.files import data_files, read_model, read_proto, write_model
 from ..reparam.graph.model import OnnxModel
 from ..reparam.graph.plan import make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
 from ..reparam.graph.rewrite import carry_out
-from ..runners.onnx_session import Arrays
+from ..runners.onnx_session import Arrays, OrtSession
 from ..sidecar import prepare_sidecar
 from ..transaction import transaction
 from .graph_output import check_output, prepare_data
@@ -68,7 +69,11 @@ def fuse_onnx(
         files = _write(model, staged, bool(used), copied)
         del model  # the proof needs the memory
         ends = [region.end for region in fused]
-        proof = None if copied else _prove(path, staged, prove, samples, ends)
+        proof = None
+        if copied:
+            _check_copy(path)
+        else:
+            proof = _prove(path, staged, prove, samples, ends)
         data = {file.name: sha256_file(file) for file in files[1:]}
         prepare_data(change, files[1:], output, used)
         artifact = FusedOnnxArtifact(
@@ -115,10 +120,28 @@ def _prove(
     return proof
 
 
+def _check_copy(source: Path) -> None:
+    """A model in which nothing fuses is no result unless something takes it.
+
+    Raises:
+        UserError: neither ONNX's checker nor ONNX Runtime does, or a weight holds NaN.
+    """
+    check_no_nan(read_proto(source), source)
+    if (complaint := _complaint(source)) is None:
+        return
+    try:
+        OrtSession(source)
+    except UserError as error:
+        raise UserError(
+            f"{source}: nothing in it fuses, and it is not a valid model ({complaint}); export it "
+            "again."
+        ) from error
+
+
 def _complaint(path: Path) -> str | None:
     """The first line of what ONNX's checker has against a model."""
     try:
         onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         return str(error).splitlines()[0].rstrip(". ")
     return None

@@ -24,6 +24,8 @@ _BLOCK = 1 << 24
 #: Element types of which several share a byte.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
+_SIZED = set(TensorProto.DataType.values()) - {TensorProto.STRING, TensorProto.UNDEFINED}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -79,11 +81,27 @@ def find_place(tensor: TensorProto, folder: Path, model: str) -> Place:
 
 def check_bytes(tensor: TensorProto, model: str) -> None:
     """UserError where the bytes that a model itself holds are not those of the tensor's shape."""
+    if not tensor.HasField("raw_data"):
+        return
     held = len(tensor.raw_data)
-    if tensor.HasField("raw_data") and held != _size(tensor):
+    if tensor.data_type not in _SIZED:
+        raise UserError(
+            f"{model}: the tensor {tensor.name!r} is of no known type of numbers "
+            f"({tensor.data_type}); export the model again."
+        )
+    if held != _size(tensor):
         raise UserError(
             f"{model}: the tensor {tensor.name!r} holds {held} bytes, and its shape takes "
             f"{_size(tensor)}; export the model again."
+        )
+
+
+def check_dims(tensor: TensorProto, model: str) -> None:
+    """UserError where a tensor's shape is none."""
+    if any(side < 0 for side in tensor.dims):
+        raise UserError(
+            f"{model}: the tensor {tensor.name!r} has the shape {list(tensor.dims)}; export the "
+            "model again."
         )
 
 
@@ -91,8 +109,7 @@ def _size(tensor: TensorProto) -> int:
     """Bytes that a tensor takes; 0 for types that have none of their own (strings, unknown)."""
     count: int = prod(tensor.dims)
     kind = tensor.data_type
-    sized = set(TensorProto.DataType.values()) - {TensorProto.STRING, TensorProto.UNDEFINED}
-    if kind not in sized:
+    if kind not in _SIZED:
         return 0
     if shared := _PER_BYTE.get(TensorProto.DataType.Name(kind)):
         return -(-count // shared)

@@ -13,7 +13,8 @@ from onnx import GraphProto, ModelProto, TensorProto
 from ...errors import UserError
 from ...file_kinds import what_it_is
 from ...files import read_error, sha256_file
-from .external import check_bytes, find_place, is_external, move_out, name_file, read_in
+from .check import check_header
+from .external import check_bytes, check_dims, find_place, is_external, move_out, name_file, read_in
 from .model import OnnxModel, inner_tensors, take_apart
 
 #: A protobuf message holds less than 2 GiB; from here on weights go into a file beside the model.
@@ -26,8 +27,8 @@ def read_proto(path: Path) -> ModelProto:
     """The model of a file, external data left where it is.
 
     Raises:
-        UserError: no such file, not an ONNX model, a tensor of too few bytes, or external data that
-            is missing, too short or outside the model's folder.
+        UserError: no such file, not an ONNX model, one that check_header refuses, a tensor of too
+            few bytes, or external data that is missing, too short or outside the model's folder.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the path of an ONNX model.")
@@ -39,11 +40,13 @@ def read_proto(path: Path) -> ModelProto:
         raise UserError(f"{path}: no such file; give the path of an ONNX model.") from error
     except OSError as error:
         raise read_error(path, error) from error
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise _not_onnx(path, "is not an ONNX model, or damaged") from error
     if not model.HasField("graph") or not model.ir_version:
         raise _not_onnx(path, "is not an ONNX model (it holds no graph)")
+    check_header(model, str(path))
     for tensor in (*model.graph.initializer, *inner_tensors(model)):
+        check_dims(tensor, str(path))
         if is_external(tensor):
             find_place(tensor, path.parent, str(path))
         else:

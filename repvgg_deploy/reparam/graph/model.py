@@ -127,3 +127,19 @@ def inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
                 if attribute.HasField("t"):
                     yield attribute.t
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def largest_weight(model: ModelProto, folder: Path) -> tuple[str, float]:
+    """The constant of a model with the largest number, and that; one with NaN counts as larger."""
+    name, largest = "", 0.0
+    for tensor in (*model.graph.initializer, *inner_tensors(model)):
+        if tensor.data_type in _FLOATS:
+            value = float(np.abs(to_array(tensor, folder)).max(initial=0))
+            if np.isnan(value):
+                return str(tensor.name), value
+            if value > largest:
+                name, largest = str(tensor.name), value
+    return name, largest
