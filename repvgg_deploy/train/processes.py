@@ -25,7 +25,7 @@ Accelerator = Literal["auto", "cpu", "cuda"]
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 #: A process waits this long for the others: rank 0 alone writes meanwhile, and the machine may have
-#: other work. One that ended is noticed at once.
+#: other work.
 _PATIENCE = timedelta(minutes=30)
 
 
