@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from repvgg_deploy.cli.main import main
 from repvgg_deploy.engine import compatible
 from repvgg_deploy.engine.gpu import Gpu
 
 from .helpers import training_state
+
+# How long an example takes says what else the machine has to do.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from repvgg_deploy.quantize.read import read_qdq
 from repvgg_deploy.reparam.graph.files import load_model
 from repvgg_deploy.steps import train_qat
 from repvgg_deploy.steps.calibration import pick_training_images
+from repvgg_deploy.steps.int8_proof import MOST_DIFFERING
 from repvgg_deploy.steps.qat_proof import check_quality
 from repvgg_deploy.steps.quantize import QuantizeResult
 from repvgg_deploy.steps.train_qat import QatRun, export_qat, prepare_qat
@@ -122,7 +123,7 @@ def test_what_onnx_runtime_computes_with_is_what_was_trained(
     differing = sum(
         int((own.integers[name] != followed.integers[name]).sum()) for name in own.integers
     )
-    assert differing <= (0 if settings.float_type == "fp32" else 0.02) * values
+    assert differing <= MOST_DIFFERING[settings.float_type] * values
     assert result.artifact.proof["integers"]["largest"] <= 1
 
 

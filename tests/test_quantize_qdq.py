@@ -161,7 +161,7 @@ def test_a_linear_layer_lies_either_way(tmp_path: Path) -> None:
         outputs.append(OrtSession(path).run(feed)["y"])
         exact = OrtSession(save(model, tmp_path / "f.onnx")).run(feed)["y"]
         assert np.abs(outputs[-1] - exact).max() < 0.05 * np.abs(exact).max()
-    assert np.array_equal(*outputs)
+    assert np.allclose(*outputs, rtol=1e-6)  # two kernels, each with roundings of its own
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_a_graph_that_torch_has_no_network_of(cli: Cli, name: str, float_type: s
         assert result.code == 0, result.err
         found = json.loads(result.out)[0]["integers"]
         assert found["values"] > 10_000
-        assert found["differing"] == 0
+        assert found["differing"] <= MOST_DIFFERING[float_type] * found["values"]
         assert len(found["sums"]) == found["quantized"] == len(found["layers"])
     assert "the output of a layer is at most" in result.err
     assert cli("verify", folder.path).code == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from repvgg_deploy.report.html.page import html, markdown
 from repvgg_deploy.report.html.summary import summarize
 from repvgg_deploy.sidecar import to_json
 from repvgg_deploy.sqnr import LOWEST
+from repvgg_deploy.steps.lineage import collect as collect_module
 from repvgg_deploy.steps.lineage.collect import collect
 from repvgg_deploy.steps.lineage.intervals import median_interval
 from repvgg_deploy.steps.lineage.record import Report
@@ -143,6 +145,18 @@ def test_ranges_are_those_of_the_tensors(model: ModelFolder, made: Path) -> None
         assert block.before is not None
         assert block.after.maximum == pytest.approx(block.before.maximum, rel=1e-4)
         assert block.after.minimum == pytest.approx(block.before.minimum, rel=1e-4)
+
+
+def test_no_ranges_where_values_are_not_finite(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = np.full((2, 3, 32, 32), 3e38, np.float32)
+    monkeypatch.setattr(collect_module, "find_images", lambda files: ("huge", iter([huge])))
+    report = collect(model)
+    assert report.ranges.activations == []
+    (without,) = report.ranges.without
+    assert "huge: the network gives NaN or infinity" in without
+    jsonschema.validate(json.loads(to_json(report)), SCHEMA)
 
 
 def test_without_images_the_weights_alone(model: ModelFolder) -> None:

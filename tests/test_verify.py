@@ -45,7 +45,7 @@ def test_every_pair_passes(pipeline: Cli, pair: tuple[object, object]) -> None:
     (verdict,) = json.loads(result.out)
     assert verdict["passed"] is True
     assert verdict["end_to_end"]["samples"] == 8
-    assert verdict["end_to_end"]["ratio"] <= 4
+    assert verdict["end_to_end"]["ratio"] <= verdict["end_to_end"]["limit"] == 8
     assert verdict["end_to_end"]["top1_agreement"] == 1.0
 
 

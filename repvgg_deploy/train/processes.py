@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 Accelerator = Literal["auto", "cpu", "cuda"]
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-#: A process waits this long for the others; rank 0 alone writes meanwhile.
-_PATIENCE = timedelta(minutes=5)
+#: A process waits this long for the others: rank 0 alone writes meanwhile, and the machine may have
+#: other work.
+_PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...artifacts import FusedArtifact, QuantizedArtifact
 from ...data.demo import demo_checkpoint, demo_images
+from ...errors import UserError
 from ...files import sha256_file
 from ...models.network import RepVGG
 from ...runners.torch_network import exact_math
@@ -49,8 +51,10 @@ class _Seen:
 
     def add(self, *tensors: Tensor) -> None:
         for tensor in tensors:
-            self.low = min(self.low, float(tensor.min()))
-            self.high = max(self.high, float(tensor.max()))
+            low, high = float(tensor.min()), float(tensor.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise UserError("the network gives NaN or infinity on these images.")
+            self.low, self.high = min(self.low, low), max(self.high, high)
 
     def range(self) -> Range:
         return Range(self.low, self.high)
@@ -66,7 +70,11 @@ class _Block:
 def measure_activations(
     pair: Pair, batches: Iterator[Images]
 ) -> tuple[list[BlockActivations], int]:
-    """Ranges over all ``batches`` [N, C, H, W], and how many images those were."""
+    """Ranges over all ``batches`` [N, C, H, W], and how many images those were.
+
+    Raises:
+        UserError: NaN or infinity among the values.
+    """
     if pair.fused is None or pair.fused.whole is None:
         return [], 0
     deploy = pair.fused.whole.build()
