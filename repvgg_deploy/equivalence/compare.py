@@ -64,7 +64,9 @@ def _badness(comparison: Comparison) -> tuple[bool, float]:
     return not comparison.passed, float("inf") if np.isnan(ratio) else ratio
 
 
-@np.errstate(invalid="ignore", divide="ignore")  # a figure of NaN or infinity says it all
+@np.errstate(
+    invalid="ignore", divide="ignore", over="ignore"
+)  # a figure of NaN or infinity says it all
 def compare(
     name: str,
     truth: NDArray[Any],

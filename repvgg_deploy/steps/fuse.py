@@ -169,6 +169,12 @@ def _prove(
         proof = prove_blocks(state, fused, weights.blocks, target, eps)
     else:
         proof = _prove_network(weights, weights.whole, fused, images, target)
+    if proof.unmeasured:
+        raise CheckFailed(
+            f"{weights.path}: cannot be proved, since the training network itself gives NaN or "
+            f"infinity in float32, first at {proof.unmeasured}; nothing was written. The training "
+            "diverged or the file is damaged, so use an earlier checkpoint."
+        )
     if not proof.passed:
         more = f" (and {len(proof.failures) - 1} more)" if len(proof.failures) > 1 else ""
         raise CheckFailed(
