@@ -24,7 +24,7 @@ from repvgg_deploy.sidecar import sidecar_path
 from repvgg_deploy.steps import export, quantize, write_int8
 
 from .conftest import Cli, Outcome
-from .helpers import GOLDEN
+from .helpers import GOLDEN, training_state
 from .test_bench_faults import change_weights
 
 FOLDER = Path("engines/ckpt")
@@ -72,6 +72,20 @@ def damaging_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fuse(cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaging_fusion(monkeypatch)
     failed(cli("fuse", checkpoint))
+    assert not everything()
+
+
+def test_fuse_of_a_network_that_overflows_by_itself(cli: Cli) -> None:
+    """The network is at fault, and not this tool; NumPy's warnings do not come before that."""
+    huge = {
+        key: value * 1e30 if key.endswith("conv.weight") else value
+        for key, value in training_state().items()
+    }
+    torch.save(huge, "huge.pth")
+    result = cli("fuse", "huge.pth")
+    assert "the training network itself gives NaN or infinity" in failed(result)
+    assert "report this" not in result.err
+    assert len(result.err.splitlines()) == 1
     assert not everything()
 
 
@@ -194,3 +208,36 @@ def test_serve(pipeline: Cli) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "proof": {"passed": False}}))
     assert "failed its proof" in failed(pipeline("serve", "--triton", "repository"))
     assert not Path("repository").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_bench_of_a_sidecar_that_claims_another_precision(pipeline: Cli, precision: str) -> None:
+    assert pipeline("export", "--onnx", "--fp16", "--size", "32").code == 0
+    path = sidecar_path(FOLDER / "fp16.onnx")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": precision}))
+    result = pipeline("bench", "--runtime", "onnxruntime-cpu", *QUICK)
+    assert result.code == 1
+    assert f"its sidecar says {precision}, but: fp16" in result.err.splitlines()[-1]
+
+
+def test_evaluate_of_files_that_are_not_what_they_were(pipeline: Cli) -> None:
+    """A changed file is an error; one that other weights went into is left out, with the reason."""
+    np.savez("x.npz", x=np.zeros((4, 3, 32, 32), np.float32), y=np.arange(4))
+    assert pipeline("fuse", "ckpt.pth", "--eps", "1e-3").code == 0
+    result = pipeline("evaluate", "--data", "x.npz", "--json")
+    assert result.code == 0, result.err
+    assert "fp32.onnx: was not made from the fused weights of its folder" in result.err
+    assert "fp32.onnx" not in [n["name"] for n in json.loads(result.out)["networks"]]
+    ONNX.write_bytes(ONNX.read_bytes() + b"\0")
+    result = pipeline("evaluate", "--data", "x.npz")
+    assert result.code == 1
+    assert "fp32.onnx: is not the file that" in result.err.splitlines()[-1]
+
+
+def test_images_of_one_colour_prove_nothing(pipeline: Cli) -> None:
+    """On black images the first kernels have no effect, so any would pass."""
+    np.savez("black.npz", x=np.zeros((4, 3, 32, 32), np.float32))
+    change_weights(ONNX, lambda weights: weights * np.float32(1.5))
+    result = pipeline("verify", FOLDER / "fused.safetensors", ONNX, "--images", "black.npz")
+    assert result.code == 1
+    assert "every image is of one colour" in result.err

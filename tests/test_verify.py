@@ -86,7 +86,7 @@ def test_a_fixed_batch(cli: Cli, checkpoint: Path) -> None:
     np.savez("seven.npz", x=np.random.default_rng(0).random((7, 3, 32, 32)))
     result = cli("verify", FUSED, ONNX, "--images", "seven.npz", "--json")
     assert json.loads(result.out)[0]["end_to_end"]["samples"] == 6
-    np.savez("two.npz", x=np.zeros((2, 3, 32, 32)))
+    np.savez("two.npz", x=np.random.default_rng(0).normal(size=(2, 3, 32, 32)))
     assert "takes 3 images at once" in cli("verify", FUSED, ONNX, "--images", "two.npz").err
 
 
@@ -132,7 +132,7 @@ def test_pairs_that_cannot_be_compared(
     pipeline: Cli, arguments: list[object], code: int, sentence: str
 ) -> None:
     Path("text.onnx").write_text("this is no model")
-    np.savez("small.npz", x=np.zeros((1, 3, 16, 16)))
+    np.savez("small.npz", x=np.random.default_rng(0).normal(size=(1, 3, 16, 16)))
     spec = tiny_spec(num_classes=7)
     seven = training_state(spec)
     onnx.save(to_onnx(build(seven, spec, "train"), (32, 32)), "seven.onnx")

@@ -34,6 +34,7 @@ def open_calibration(
         with uninterrupted():
             from ..data.calibration import check_calibration
             from ..data.image_set import open_images
+            from ..report.text import count_text
             from ..steps.calibration import pick_images
             from ..steps.quantize_source import read_input
             from ..steps.training_record import trained_preprocessing
@@ -50,7 +51,8 @@ def open_calibration(
         if calibration.held_out
         else "measured on the same, since there are no others: expect a little less elsewhere"
     )
-    say(f"{path}: {len(found)} images to calibrate with, {measured}; {found.preprocessing}")
+    counted = count_text(len(found), "image")
+    say(f"{path}: {counted} to calibrate with, {measured}; {found.preprocessing}")
     return calibration
 
 

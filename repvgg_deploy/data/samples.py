@@ -17,7 +17,8 @@ def load_samples(path: Path, channels: int) -> NDArray[np.float32]:
     The images have to be preprocessed as the network expects them.
 
     Raises:
-        UserError: no such file, no such array, a wrong shape, no images, NaN or infinity.
+        UserError: no such file, no such array, a wrong shape, no images, NaN or infinity, or images
+            of one colour, on which most weights have no effect.
     """
     (array,) = read_arrays(path, [("x",)])
     assert array is not None  # the first is there
@@ -28,4 +29,6 @@ def load_samples(path: Path, channels: int) -> NDArray[np.float32]:
         )
     if not np.isfinite(array).all():
         raise UserError(f"{path}: holds NaN or infinity; leave those images out.")
+    if (array == array[:, :, :1, :1]).all() and array[0, 0].size > 1:
+        raise UserError(f"{path}: every image is of one colour, which proves nothing; give others.")
     return array.astype(np.float32)

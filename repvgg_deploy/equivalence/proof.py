@@ -55,10 +55,20 @@ class Proof:
         return max(self.algebra.values(), key=lambda e: (math.isnan(e), e), default=None)
 
     @property
+    def unmeasured(self) -> str:
+        """The first part at which the training network itself gives no finite number, empty where
+        none does: nothing can be compared with it."""
+        names = (part.name for part in self._judged if not math.isfinite(part.noise))
+        return next(names, "")
+
+    @property
+    def _judged(self) -> tuple[Comparison, ...]:
+        return self.parts if self.end_to_end is None else (*self.parts, self.end_to_end)
+
+    @property
     def failures(self) -> list[str]:
         """One line for each thing that does not hold, the worst first; empty where it passes."""
-        judged = self.parts if self.end_to_end is None else (*self.parts, self.end_to_end)
-        return failure_lines(judged) + [
+        return failure_lines(self._judged) + [
             f"{name}: folded in float64 it differs by {error:.1e}, more than {EXACT_LIMIT:g}"
             for name, error in self.algebra.items()
             if not error <= EXACT_LIMIT

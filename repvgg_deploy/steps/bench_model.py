@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..artifacts import FusedArtifact, OnnxArtifact
 from ..bench.record import Subject
+from ..errors import UserError
 from ..models.baseline import fold_conv_bn
 from ..models.network import RepVGG
 from ..sidecar import lineage, read_sidecar, sidecar_path
@@ -25,6 +26,7 @@ from .bench_subjects import (
     renamed,
     weight_bytes,
 )
+from .chain_contents import contradiction
 from .image_size import model_image_size
 from .verify import source_checkpoint
 from .weights import TORCH_DTYPE, Reading, read_weights
@@ -108,6 +110,8 @@ def _float_files(found: ModelSubjects, precisions: Sequence[str]) -> Iterator[tu
     """The exported models that can be measured at that size and at every batch."""
     for path in found.folder.onnx_files():
         artifact = read_sidecar(path, OnnxArtifact)
+        if differs := contradiction(path, artifact):
+            raise UserError(f"{path}: {differs}; export it again.")
         if artifact.precision in precisions and _usable(found, path, artifact.input_shape):
             yield artifact.precision, path
 

@@ -21,7 +21,7 @@ from ..runners.onnx_runtime import OrtRunner
 from ..runners.protocol import Runner, run
 from ..runners.tensorrt.runner import EngineRunner
 from ..runners.torch_network import TorchRunner
-from ..sidecar import check_bytes, sidecar_path
+from ..sidecar import check_bytes, lineage, sidecar_path
 from ..workspace import ModelFolder
 from .verify import Subject, average_where_held, open_subject, source_checkpoint
 from .weights import BY_ITSELF, Reading
@@ -78,7 +78,11 @@ def named_entries(paths: Sequence[Path], reading: Reading) -> list[Entry]:
 
 
 def model_entries(folder: ModelFolder) -> list[Entry]:
-    """Everything of a model: its checkpoint, the fused weights, ONNX models and engines."""
+    """Everything of a model: its checkpoint, the fused weights, ONNX models and engines.
+
+    Raises:
+        UserError: a file is not what its sidecar describes.
+    """
     fused = folder.read_fused()
     entries = []
     if fused.source_form == "train":
@@ -96,7 +100,10 @@ def model_entries(folder: ModelFolder) -> list[Entry]:
     exported = folder.onnx_files()
     quantized = [p for p in ours if p not in exported and sidecar_path(p).exists()]
     for path in (folder.fused, *exported, *quantized, *folder.engine_files()):
-        entries.append(Entry(path.name, path, _opening(path), asked=False))
+        check_bytes(path)
+        origins = {source.sha256 for source in lineage(path)}
+        stale = path != folder.fused and bool(origins) and fused.sha256 not in origins
+        entries.append(Entry(path.name, path, _refusing(path) if stale else _opening(path), False))
     return entries
 
 
@@ -138,6 +145,18 @@ def _of_engine(entry: Entry, runner: EngineRunner) -> Candidate:
     least, most = profile.min[0], min(profile.max[0], max(BATCH, profile.min[0]))
     takes = (channels, height, width)
     return Candidate(entry.name, entry.path, runner, runner.runtime, takes, least, most)
+
+
+def _refusing(path: Path) -> Callable[[], Subject]:
+    """For a file that other weights went into: its answers are not those of this model."""
+
+    def refused() -> Subject:
+        raise UserError(
+            f"{path}: was not made from the fused weights of its folder; run the step that makes "
+            "it again."
+        )
+
+    return refused
 
 
 def _opening(path: Path, reading: Reading = BY_ITSELF) -> Callable[[], Subject]:

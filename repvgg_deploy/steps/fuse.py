@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -199,16 +198,15 @@ def _check_weights(weights: WeightsFile, fused: Mapping[str, Tensor]) -> None:
 
 def _check_measurable(weights: WeightsFile, proof: Proof) -> None:
     """A training network that overflows float32 by itself is no measure for the fused one."""
-    overflowing = next((part for part in proof.parts if not isfinite(part.noise)), None)
-    if overflowing is None:
+    if not proof.unmeasured:
         return
     state = weights.checkpoint.state
     sizes = {key: float(t.abs().max()) for key, t in state.items() if t.is_floating_point()}
     key = max(sizes, key=sizes.__getitem__)
-    raise UserError(
-        f"{weights.path}: the training network itself overflows float32 at {overflowing.name} "
-        f"({key!r} holds values up to {sizes[key]:.2g}), so nothing can be proved; use an earlier "
-        "checkpoint."
+    raise CheckFailed(
+        f"{weights.path}: cannot be proved, since the training network itself overflows float32 at "
+        f"{proof.unmeasured} ({key!r} holds values up to {sizes[key]:.2g}); nothing was written. "
+        "The training diverged or the file is damaged, so use an earlier checkpoint."
     )
 
 
