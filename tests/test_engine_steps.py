@@ -142,6 +142,28 @@ def test_tf32_is_judged_by_its_own_rounding(pipeline: Cli, machine: Machine) -> 
         assert pipeline("verify", FUSED, path).code == code
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda logits: logits + 0.1 * logits.std() * torch.randn_like(logits), 0),
+        (lambda logits: logits * 1.5, 3),
+        (lambda logits: logits.flip(1), 3),
+    ],
+    ids=["20 dB", "6 dB", "other answers"],
+)
+def test_an_int8_engine_is_judged_by_sqnr_and_agreement(
+    pipeline: Cli, machine: Machine, change: Callable[[torch.Tensor], torch.Tensor], code: int
+) -> None:
+    """Values on the edge between two integers fall to either side: 8 times an error of 0 is 0."""
+    path = ENGINE.with_name("int8.tensorrt.engine")
+    engine(machine, path, classifier(change=change), precision="int8")
+    result = pipeline("verify", ONNX, path, "--json")
+    assert result.code == code, result.err
+    end = json.loads(result.out)[0]["end_to_end"]
+    assert (end["precision"], end["passed"], end["limit"]) == ("int8", code == 0, 1.0)
+    assert (end["sqnr_db"] >= 10) == (code == 0)
+
+
 @pytest.mark.parametrize(("batches", "samples"), [((1, 2, 3), 9), ((12, 12, 12), 12)])
 def test_samples_are_whole_batches_of_the_profile(
     pipeline: Cli, machine: Machine, batches: tuple[int, int, int], samples: int

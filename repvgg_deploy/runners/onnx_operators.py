@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_resize import Resize as OnnxResize
 from torch.nn import functional as F
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 #: Larger than any integer a float is quantized to, and an int64 still holds it.
 _BEYOND = 2.0**40
 
@@ -89,6 +91,92 @@ def find_padding(
         first.append(small if auto_pad == "SAME_UPPER" else large)
         last.append(large if auto_pad == "SAME_UPPER" else small)
     return first, last
+
+
+class ConvTranspose(_Operator):
+    """By torch; the evaluator's own takes one output channel a group only."""
+
+    def _run(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        auto_pad: str = "NOTSET",
+        dilations: list[int] | None = None,
+        group: int = 1,
+        kernel_shape: list[int] | None = None,
+        output_padding: list[int] | None = None,
+        output_shape: list[int] | None = None,
+        pads: list[int] | None = None,
+        strides: list[int] | None = None,
+    ) -> tuple[Array]:
+        axes = weight.ndim - 2
+        ones = [1] * axes
+        stride, dilation = strides or ones, dilations or ones
+        kernel = torch.tensor(weight).to(torch.float64)
+        spread = _TRANSPOSED[axes](
+            torch.tensor(x), kernel, None, stride, 0, 0, group, dilation
+        ).numpy()
+        whole = np.add(spread.shape[2:], output_padding or [0] * axes)
+        if auto_pad.startswith("SAME") and not output_shape:
+            output_shape = [size * step for size, step in zip(x.shape[2:], stride, strict=True)]
+        if output_shape:
+            want = np.array(output_shape[-axes:])
+            cut = np.maximum(whole - want, 0)
+            first = cut // 2 if auto_pad == "SAME_UPPER" else cut - cut // 2
+        else:
+            given = pads if pads and auto_pad == "NOTSET" else [0] * 2 * axes
+            first = np.array(given[:axes])
+            want = whole - first - given[axes:]
+        beyond = np.maximum(first + want - spread.shape[2:], 0)
+        padded = np.pad(spread, [(0, 0), (0, 0), *((0, int(size)) for size in beyond)])
+        parts = (slice(start, start + size) for start, size in zip(first, want, strict=True))
+        inside: tuple[Any, ...] = (..., *parts)
+        y = padded[inside]
+        return (y if bias is None else y + bias.reshape(-1, *ones),)
+
+
+class LRN(_Operator):
+    """The evaluator's own takes the number of images for that of channels."""
+
+    def _run(
+        self, x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+    ) -> tuple[Array]:
+        before = (size - 1) // 2
+        sides = [(0, 0)] * x.ndim
+        sides[1] = (before, size - 1 - before)
+        squares = np.pad(x**2, sides)
+        total = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class Upsample(_Operator):
+    """The evaluator's own takes whole factors of the newer form only."""
+
+    def _run(self, x: Array, scales: Array | list[float], mode: str = "nearest") -> tuple[Array]:
+        return _resize_asymmetric(x, np.asarray(scales, np.float64), mode)
+
+
+class Resize(OnnxResize):
+    """At opset 10 it has other inputs, which the evaluator does not know."""
+
+    def _run(self, X: Array, *arguments: Any, **attributes: Any) -> tuple[Array]:
+        if self.run_params["opsets"][self.onnx_node.domain] < 11:
+            (scales,) = arguments
+            return _resize_asymmetric(X, scales, attributes["mode"])
+        (resized,) = super()._run(X, *arguments, **attributes)
+        return (resized,)
+
+
+def _resize_asymmetric(x: Array, scales: Array, mode: str) -> tuple[Array]:
+    """As it was before opset 11 gave Resize other ways."""
+    node = helper.make_node(
+        "Resize", ["x", "", "scales"], ["y"],
+        mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
+    parameters = {"log": lambda *_: None, "opsets": {"": 19}, "new_ops": None}
+    (resized,) = OnnxResize(node, parameters).run(x, None, scales)  # type: ignore[no-untyped-call]
+    return (resized,)
 
 
 class BatchNormalization(_Operator):
@@ -221,4 +309,7 @@ def _spread(values: Array, x: Array, axis: int, block_size: int) -> Array:
     return values.reshape(shape)
 
 
-OPERATORS = [Conv, BatchNormalization, Softmax, LogSoftmax, DequantizeLinear, QuantizeLinear]
+OPERATORS = [
+    Conv, ConvTranspose, BatchNormalization, LRN, Upsample, Resize, Softmax, LogSoftmax,
+    DequantizeLinear, QuantizeLinear,
+]  # fmt: skip
