@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .assumptions import assumption_lines
 from .fuse import family_lines
 from .graph import left_text
 from .text import counts_text, table
@@ -21,6 +22,7 @@ def checkpoint_text(found: CheckpointInspection) -> str:
     """One line a block, then what would stay or go."""
     lines = [f"{found.path}: {found.architecture} ({found.format}, {found.held})"]
     lines += family_lines(found.kinds, found.reading)
+    lines += assumption_lines(found.assumptions)
     if found.blocks:
         rows = [
             (

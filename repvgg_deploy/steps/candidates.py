@@ -83,7 +83,7 @@ def model_entries(folder: ModelFolder) -> list[Entry]:
     entries = []
     if fused.source_form == "train":
         checkpoint = Path(fused.source.path)
-        reading = Reading(**fused.reading)
+        reading = Reading.of(fused)
         entries.append(
             Entry(
                 f"{checkpoint.name} (unfused)",

@@ -84,7 +84,7 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
     if isinstance(artifact, FusedArtifact):
         if artifact.source_form != "train":
             return None, "the checkpoint was fused already, so there is nothing to compare"
-        reading = average_where_held(Reading(**artifact.reading))
+        reading = average_where_held(Reading.of(artifact))
     else:
         reading = BY_ITSELF
     if source is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,16 @@ from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
+from ..equivalence.truth import Truth, TruthCheck, hold_truth, read_truth
 from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
 from ..runners.torch_network import pick_device
 from ..sidecar import store
 from ..workspace import ModelFolder, Workspace
+from .assumptions import Assumptions, find_assumptions
 from .inventory import BlockCount, architecture, count_blocks, training_only
+from .truth import weights_candidate
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
 Format = Literal["theirs", "ours"]
@@ -39,6 +42,8 @@ class FuseResult:
     dropped: list[str]
     proof: Proof | None
     files: list[Path]
+    assumptions: Assumptions
+    truth: TruthCheck | None
 
 
 def fuse_checkpoint(
@@ -53,6 +58,7 @@ def fuse_checkpoint(
     prove: bool = True,
     device: str = "auto",
     images: Path | None = None,
+    truth: Path | None = None,
 ) -> FuseResult:
     """Fuse a checkpoint, prove it, and make it the workspace's current model.
 
@@ -61,21 +67,25 @@ def fuse_checkpoint(
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
     torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
     proof of a whole network runs on ``images`` (see load_samples), else on made-up inputs of
-    PROOF_SIZE pixels.
+    PROOF_SIZE pixels. ``truth`` are recorded outputs of the user's own model (see read_truth).
 
     Raises:
         UserError: the checkpoint or the workspace cannot be used.
-        CheckFailed: the fused weights are not the training network; nothing is written.
+        CheckFailed: the fused weights are not the training network, or do not give the recorded
+            outputs; nothing is written.
     """
+    recorded = None if truth is None else read_truth(truth)
     weights = read_weights(path, reading)
     require_blocks(weights)
-    _check_options_matter(weights, images)
+    _check_options_matter(weights, images, recorded)
+    assumptions = find_assumptions(weights)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks = count_blocks(weights)
     state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
+    held = None if recorded is None else _hold(weights, state, recorded, device)
     if form == "ours" and whole is not None:
         state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
 
@@ -95,12 +105,16 @@ def fuse_checkpoint(
             reading=reading.to_dict(),
             spec=None if whole is None else whole.spec.to_dict(),
             proof=None if proof is None else proof.to_dict(),
+            not_whole=weights.partial,
+            assumptions=assumptions.to_dict(),
+            truth=None if held is None else held.to_dict(),
         ),
         copies,
     )
     folder.remove_stale_copies(paths)
     workspace.set_current(folder)
-    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
+    files = [folder.fused, *paths]
+    return FuseResult(folder, artifact, weights, blocks, dropped, proof, files, assumptions, held)
 
 
 def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:
@@ -120,7 +134,12 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
     return state, dropped
 
 
-def _check_options_matter(weights: WeightsFile, images: Path | None) -> None:
+def _check_options_matter(weights: WeightsFile, images: Path | None, truth: Truth | None) -> None:
+    if truth is not None and weights.whole is None:
+        raise UserError(
+            f"{weights.path}: {weights.partial} So it cannot be run on --truth here: export the "
+            "training form of your model to ONNX, and fuse that with --truth."
+        )
     if weights.reading.eps is not None and not weights.blocks:
         raise UserError(
             f"{weights.path}: is fused already, no batch norm to fold; leave out --eps."
@@ -176,6 +195,16 @@ def _prove(
             f"{proof.failures[0]}{more}; nothing was written, please report this."
         )
     return proof
+
+
+def _hold(
+    weights: WeightsFile, fused: Mapping[str, Tensor], truth: Truth, device: str
+) -> TruthCheck:
+    """The fused network on recorded inputs."""
+    assert weights.whole is not None  # _check_options_matter
+    ours = {weights.whole.layout.our_key(key): tensor for key, tensor in fused.items()}
+    network = replace(weights.whole, form="deploy", state=ours)
+    return hold_truth(truth, weights_candidate(weights.path, network, pick_device(device)))
 
 
 def _prove_network(

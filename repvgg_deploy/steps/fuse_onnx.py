@@ -11,6 +11,7 @@ import onnx
 from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
+from ..equivalence.truth import Truth, TruthCheck, hold_truth, read_truth
 from ..errors import CheckFailed, UserError
 from ..files import folder_beside, sha256_file, write_error
 from ..reparam.graph.files import data_files, read_model, write_model
@@ -21,6 +22,7 @@ from ..reparam.graph.rewrite import carry_out
 from ..runners.onnx_session import Arrays
 from ..sidecar import store
 from .graph_output import check_output, data_in_place
+from .truth import graph_candidate
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class OnnxFusion:
     fused: tuple[FusedRegion, ...]
     left: tuple[LeftRegion, ...]
     proof: GraphProof | None
+    truth: TruthCheck | None
 
 
 def fuse_onnx(
@@ -45,18 +48,22 @@ def fuse_onnx(
     allow_costlier: bool = False,
     prove: bool = True,
     inputs: Path | None = None,
+    truth: Path | None = None,
 ) -> OnnxFusion:
     """Fuse ``path`` into ``output`` (its sidecar beside it), proved before it appears.
 
     ``inputs`` is an .npz file for the proof, arrays named as the model's inputs; None: noise.
+    ``truth`` are recorded inputs and outputs of the user's own model (see read_truth).
     Large weights go to a file beside ``output`` where those of ``path`` were in such a file. A
     model with nothing to fuse is copied, byte for byte unless its weights lie in other files.
 
     Raises:
         UserError: the model or the inputs cannot be used, or ``output`` cannot be written.
-        CheckFailed: the fused model is not faithful; nothing is written.
+        CheckFailed: the fused model is not faithful, or does not give the recorded outputs; nothing
+            is written.
     """
     samples = None if inputs is None else read_inputs(inputs)
+    recorded = None if truth is None else read_truth(truth)
     model = read_model(path)
     used = data_files(model)
     check_output(path, used, output)
@@ -67,6 +74,7 @@ def fuse_onnx(
         del model  # the proof needs the memory
         ends = [region.end for region in fused]
         proof = None if copied else _prove(path, staged[0], prove, samples, ends)
+        held = None if recorded is None else _hold(path, staged[0], recorded)
         data = {file.name: sha256_file(file) for file in staged[1:]}
         origin = Source(str(path.resolve()), sha256_file(path))
         with data_in_place(staged, output, used):
@@ -81,10 +89,15 @@ def fuse_onnx(
                     fused=[asdict(region) for region in fused],
                     left=[asdict(region) for region in left],
                     proof=None if proof is None else proof.to_dict(),
+                    truth=None if held is None else held.to_dict(),
                 ),
             )
     files = (output, *map(output.with_name, data))
-    return OnnxFusion(path, files, artifact, fused, left, proof)
+    return OnnxFusion(path, files, artifact, fused, left, proof, held)
+
+
+def _hold(source: Path, fused: Path, truth: Truth) -> TruthCheck:
+    return hold_truth(truth, graph_candidate(source, file=fused))
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:
