@@ -94,6 +94,7 @@ def command(
         return
     with spinner(f"fusing {taken.path}") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth import read_truth
             from ..steps.fuse import fuse_checkpoint
             from ..steps.weights import Reading
             from ..workspace import Workspace
@@ -109,7 +110,7 @@ def command(
             prove=verify,
             images=images,
             device=device,
-            truth=truth,
+            truth=None if truth is None else read_truth(truth),
         )
     _tell(result, elapsed)
     if as_json:
@@ -119,7 +120,7 @@ def command(
 def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
     from ..report.fuse import found_lines
     from ..report.proof import proof_lines
-    from ..report.truth import NOT_COMPARED, truth_line
+    from ..report.truth import not_compared, truth_line
 
     for line in found_lines(result):
         say(line)
@@ -131,7 +132,7 @@ def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
         for line in proof_lines(result.proof):
             say(line)
         verdict = "fused and proved"
-    say(NOT_COMPARED if result.truth is None else truth_line(result.truth))
+    say(not_compared(result) if result.truth is None else truth_line(result.truth))
     say(f"current model: {result.folder.name}")
     for path in result.files:
         made(path, elapsed, verdict)
@@ -154,13 +155,19 @@ def _fuse_graph(
 ) -> None:
     with spinner(f"fusing {path}") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth import read_truth
             from ..optional import available
             from ..report.graph import graph_lines
             from ..steps.fuse_onnx import fuse_onnx
 
             available("onnxruntime")  # imported now: a signal amid that looks like its absence
         result = fuse_onnx(
-            path, output, allow_costlier=costlier, prove=verify, inputs=inputs, truth=truth
+            path,
+            output,
+            allow_costlier=costlier,
+            prove=verify,
+            inputs=inputs,
+            truth=None if truth is None else read_truth(truth),
         )
     for line in graph_lines(result):
         say(line)

@@ -9,6 +9,7 @@ from .console import Stopwatch, made, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 
 if TYPE_CHECKING:
+    from ..equivalence.truth import Truth
     from ..steps.calibration import Calibration
     from ..steps.quantize import QuantizeResult
     from ..steps.quantize_options import QuantizeOptions
@@ -59,6 +60,7 @@ def run_quantize(
     calibration: Calibration,
     wanted: QuantizeOptions,
     explain: bool,
+    truth: Truth | None = None,
 ) -> QuantizeResult:
     """Quantize, and say what came of it."""
     with uninterrupted():
@@ -71,7 +73,7 @@ def run_quantize(
     elapsed = Stopwatch()
     with share_progress("quantizing") as progress:
         result = quantize_model(
-            source, folder, calibration, wanted, lambda _what, share: progress(share)
+            source, folder, calibration, wanted, lambda _what, share: progress(share), truth
         )
     if explain:
         say(explanation(result))
@@ -82,7 +84,11 @@ def run_quantize(
 
 
 def quantize_first(
-    folder: ModelFolder, calib: Path, preprocessing: PreprocessingOptions, split: str | None
+    folder: ModelFolder,
+    calib: Path,
+    preprocessing: PreprocessingOptions,
+    split: str | None,
+    truth: Truth | None,
 ) -> None:
     """What quantize does by itself, on the way to an engine."""
     with uninterrupted():
@@ -90,4 +96,4 @@ def quantize_first(
 
     folder.read_fused()
     calibration = open_calibration(calib, preprocessing, split, SAMPLES, 0, folder.fused)
-    run_quantize(folder.fused, folder, calibration, QuantizeOptions(), explain=False)
+    run_quantize(folder.fused, folder, calibration, QuantizeOptions(), False, truth)

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from .assumptions import assumption_lines
 from .text import count_text
+from .truth import truth_line
 
 if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
     from ..equivalence.graph import GraphProof
     from ..equivalence.proof import Proof
     from ..quantize.quality import Likeness
+    from ..steps.assumptions import Assumptions
     from ..steps.int8_proof import IntegerProof
     from ..steps.verdict import Verdict
 
@@ -48,6 +51,18 @@ def check_line(checks: Sequence[Comparison]) -> str:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """One pair: the verdict, the proof's lines or the end-to-end figures."""
+    assumed = [f"{path}: {line}" for path, one in verdict.assumptions for line in _open(one)]
+    held = [truth_line(one) for one in verdict.truth]
+    return [*assumed, *_verdict_lines(verdict), *held]
+
+
+def _open(assumptions: Assumptions) -> list[str]:
+    """Where the strides are assumed; what else a proof of two files assumes is the same in both."""
+    assumed = assumptions.strides is not None and assumptions.strides_origin == "assumed"
+    return assumption_lines(assumptions) if assumed else []
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
     word = "FAILED" if verdict.failures else "passed"
     head = f"{verdict.candidate} against {verdict.reference}: {word}"
     end = verdict.end_to_end
@@ -128,4 +143,6 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
         "integers": None if verdict.integers is None else verdict.integers.to_dict(),
         "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),
+        "truth": [one.to_dict() for one in verdict.truth],
+        "assumptions": {str(path): one.to_dict() for path, one in verdict.assumptions},
     }

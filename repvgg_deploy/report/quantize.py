@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .text import count_text, table
+from .truth import truth_line
 
 if TYPE_CHECKING:
     from ..steps.fallback import Fallback
@@ -47,6 +48,8 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
         )
     elif result.unchecked:
         lines.append(f"note: the integers were not held against torch: {result.unchecked}")
+    if result.truth is not None:
+        lines.append(truth_line(result.truth))
     return lines
 
 

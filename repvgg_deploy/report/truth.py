@@ -8,11 +8,20 @@ from .text import count_text
 
 if TYPE_CHECKING:
     from ..equivalence.truth import TruthCheck
+    from ..steps.fuse import FuseResult
 
-#: What fuse and verify cannot know without recorded outputs.
-NOT_COMPARED = (
-    "the architecture was read off the file and not compared with your network; --truth does that"
-)
+
+def not_compared(result: FuseResult) -> str:
+    """What fuse cannot know without recorded outputs."""
+    if result.weights.whole is None:
+        return (
+            "the blocks were read off the file and not compared with your network; fuse its ONNX "
+            "export with --truth for that"
+        )
+    return (
+        "the architecture was read off the file and not compared with your network; --truth does "
+        "that"
+    )
 
 
 def truth_line(found: TruthCheck) -> str:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..artifacts import FusedArtifact
+from ..errors import UserError
 from ..models.spec import Strides
 from ..rebuild import rebuild
+from ..sidecar import sidecar_path
 from .inventory import training_only
 from .weights import WeightsFile
 
@@ -65,6 +68,22 @@ def find_assumptions(weights: WeightsFile) -> Assumptions:
         activation=None if whole is None else "ReLU",
         dropped=_heads(weights),
     )
+
+
+def recorded_assumptions(fused: FusedArtifact, weights: WeightsFile) -> Assumptions:
+    """Those that fuse recorded of the checkpoint; else what the fused ``weights`` leave open.
+
+    Raises:
+        UserError: the sidecar is damaged.
+    """
+    if fused.assumptions is None:
+        return find_assumptions(weights)
+    try:
+        return Assumptions.from_dict(fused.assumptions)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{sidecar_path(weights.path)}: is damaged (its assumptions: {error}); fuse it again."
+        ) from error
 
 
 def _heads(weights: WeightsFile) -> tuple[str, ...]:

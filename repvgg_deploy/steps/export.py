@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from ..artifacts import FusedArtifact, OnnxArtifact, Source
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.samples import probe_inputs
+from ..equivalence.truth import Truth, TruthCheck, hold_truth
 from ..errors import CheckFailed, UserError
 from ..export.graph import BF16_OPSET, DEFAULT_OPSET, INPUT, OUTPUT, to_onnx
 from ..export.half import check_half_range
@@ -23,7 +25,9 @@ from ..runners.protocol import run
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .against_weights import run_weights
+from .assumptions import Assumptions, recorded_assumptions
 from .training_record import trained_preprocessing
+from .truth import graph_candidate, network_rounding, weights_candidate
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -34,7 +38,8 @@ CHECKED_BATCHES = (1, 2, 3)
 class OnnxResult:
     """An ONNX model that passed; ``before`` and ``after`` count operators around onnxsim.
 
-    ``fused_proved``: whether the fused weights, which it was checked against, carry a proof.
+    ``fused_proved``: whether the fused weights, which it was checked against, carry a proof;
+    ``assumptions`` are what fuse took for what their checkpoint does not say.
     """
 
     path: Path
@@ -43,6 +48,8 @@ class OnnxResult:
     after: dict[str, int]
     checks: list[Comparison]
     fused_proved: bool
+    assumptions: Assumptions
+    truth: TruthCheck | None
 
 
 def default_image_size(path: Path, spec: ArchSpec) -> tuple[int, int]:
@@ -63,44 +70,98 @@ def export_onnx(
     opset: int | None = None,
     image_size: tuple[int, int] | None = None,
     batch: int | None = None,
+    truth: Truth | None = None,
 ) -> OnnxResult:
-    """Write ``<precision>.onnx``: simplified, checked by ONNX, and run against torch.
+    """Write ``<precision>.onnx``; arguments and errors are those of :func:`check_onnx`."""
+    return check_onnx(
+        folder, precision=precision, opset=opset, image_size=image_size, batch=batch, truth=truth
+    )()
+
+
+def check_onnx(
+    folder: ModelFolder,
+    *,
+    precision: str = "fp32",
+    opset: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    truth: Truth | None = None,
+) -> Callable[[], OnnxResult]:
+    """A model that is simplified, checked by ONNX, and run against torch; calling it writes it.
 
     ``image_size`` is (height, width), ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16.
+    ``truth`` are recorded outputs of the user's own model.
 
     Raises:
         UserError: the opset is out of range, or ONNX Runtime is missing or refuses the model.
-        CheckFailed: the model is not faithful or not plain; nothing is written.
+        CheckFailed: the model is not faithful or not plain, or does not give the recorded outputs.
     """
     opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
-    network = read_weights(folder.fused).network
+    weights = read_weights(folder.fused)
+    network = weights.network
     height, width = image_size or default_image_size(folder.fused, network.spec)
+    if truth is not None:
+        _check_size(truth, (height, width))
+        if precision != "fp32":  # whose bound is wider
+            hold_truth(truth, weights_candidate(folder.fused, network, torch.device("cpu")))
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)
     checks = _check(network, model, (height, width), precision, batch)
     if failed := [check for check in checks if not check.passed]:
         raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
-    artifact = store(
-        path,
-        lambda temporary: onnx.save(model, temporary),
-        lambda sha256: OnnxArtifact(
-            file=path.name,
-            sha256=sha256,
-            source=Source(folder.fused.name, fused.sha256),
-            precision=precision,
-            opset=opset,
-            input_name=INPUT,
-            output_name=OUTPUT,
-            input_shape=[batch or 0, network.spec.in_channels, height, width],
-            operators=operators(model),
-            proof={"passed": True, "checks": [asdict(check) for check in checks]},
-        ),
+    held = None if truth is None else _hold(truth, path, model, network)
+
+    def write() -> OnnxResult:
+        artifact = store(
+            path,
+            lambda temporary: onnx.save(model, temporary),
+            lambda sha256: OnnxArtifact(
+                file=path.name,
+                sha256=sha256,
+                source=Source(folder.fused.name, fused.sha256),
+                precision=precision,
+                opset=opset,
+                input_name=INPUT,
+                output_name=OUTPUT,
+                input_shape=[batch or 0, network.spec.in_channels, height, width],
+                operators=operators(model),
+                proof={"passed": True, "checks": [asdict(check) for check in checks]},
+                truth=None if held is None else held.to_dict(),
+            ),
+        )
+        return OnnxResult(
+            path,
+            artifact,
+            operators(raw),
+            operators(model),
+            checks,
+            fused.proof is not None,
+            recorded_assumptions(fused, weights),
+            held,
+        )
+
+    return write
+
+
+def _hold(truth: Truth, path: Path, model: onnx.ModelProto, network: Network) -> TruthCheck:
+    cpu = torch.device("cpu")
+    return hold_truth(
+        truth,
+        graph_candidate(path, model, lambda precision: network_rounding(network, precision, cpu)),
     )
-    return OnnxResult(
-        path, artifact, operators(raw), operators(model), checks, fused.proof is not None
-    )
+
+
+def _check_size(truth: Truth, image_size: tuple[int, int]) -> None:
+    inputs, _ = truth.match(Path("the ONNX model"), (INPUT,), (OUTPUT,))
+    given = inputs[INPUT].shape[2:]
+    if len(given) == 2 and given != image_size:
+        height, width = given
+        raise UserError(
+            f"{truth.path}: holds images of {height}x{width} pixels, and the ONNX model would take "
+            f"{image_size[0]}x{image_size[1]}; give --size {height}x{width}."
+        )
 
 
 def _pick_opset(asked: int | None, precision: str) -> int:

@@ -16,7 +16,7 @@ from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
-from ..equivalence.truth import Truth, TruthCheck, hold_truth, read_truth
+from ..equivalence.truth import Truth, TruthCheck, hold_truth
 from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
@@ -25,7 +25,7 @@ from ..sidecar import store
 from ..workspace import ModelFolder, Workspace
 from .assumptions import Assumptions, find_assumptions
 from .inventory import BlockCount, architecture, count_blocks, training_only
-from .truth import weights_candidate
+from .truth import require_whole, weights_candidate
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
 Format = Literal["theirs", "ours"]
@@ -58,7 +58,7 @@ def fuse_checkpoint(
     prove: bool = True,
     device: str = "auto",
     images: Path | None = None,
-    truth: Path | None = None,
+    truth: Truth | None = None,
 ) -> FuseResult:
     """Fuse a checkpoint, prove it, and make it the workspace's current model.
 
@@ -67,17 +67,16 @@ def fuse_checkpoint(
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
     torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
     proof of a whole network runs on ``images`` (see load_samples), else on made-up inputs of
-    PROOF_SIZE pixels. ``truth`` are recorded outputs of the user's own model (see read_truth).
+    PROOF_SIZE pixels. ``truth`` are recorded outputs of the user's own model.
 
     Raises:
         UserError: the checkpoint or the workspace cannot be used.
         CheckFailed: the fused weights are not the training network, or do not give the recorded
             outputs; nothing is written.
     """
-    recorded = None if truth is None else read_truth(truth)
     weights = read_weights(path, reading)
     require_blocks(weights)
-    _check_options_matter(weights, images, recorded)
+    _check_options_matter(weights, images, truth)
     assumptions = find_assumptions(weights)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
@@ -85,7 +84,7 @@ def fuse_checkpoint(
     state, dropped = _fold(weights, overwrite=not prove)
     folder = workspace.claim(path.stem if name is None else name, checkpoint.sha256)
     proof = _prove(weights, state, images, device) if prove and weights.blocks else None
-    held = None if recorded is None else _hold(weights, state, recorded, device)
+    held = None if truth is None else _hold(weights, state, truth, device)
     if form == "ours" and whole is not None:
         state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
 
@@ -135,11 +134,8 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
 
 
 def _check_options_matter(weights: WeightsFile, images: Path | None, truth: Truth | None) -> None:
-    if truth is not None and weights.whole is None:
-        raise UserError(
-            f"{weights.path}: {weights.partial} So it cannot be run on --truth here: export the "
-            "training form of your model to ONNX, and fuse that with --truth."
-        )
+    if truth is not None:
+        require_whole(weights)
     if weights.reading.eps is not None and not weights.blocks:
         raise UserError(
             f"{weights.path}: is fused already, no batch norm to fold; leave out --eps."
@@ -201,9 +197,9 @@ def _hold(
     weights: WeightsFile, fused: Mapping[str, Tensor], truth: Truth, device: str
 ) -> TruthCheck:
     """The fused network on recorded inputs."""
-    assert weights.whole is not None  # _check_options_matter
-    ours = {weights.whole.layout.our_key(key): tensor for key, tensor in fused.items()}
-    network = replace(weights.whole, form="deploy", state=ours)
+    whole = require_whole(weights)
+    ours = {whole.layout.our_key(key): tensor for key, tensor in fused.items()}
+    network = replace(whole, form="deploy", state=ours)
     return hold_truth(truth, weights_candidate(weights.path, network, pick_device(device)))
 
 

@@ -11,7 +11,7 @@ import onnx
 from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
-from ..equivalence.truth import Truth, TruthCheck, hold_truth, read_truth
+from ..equivalence.truth import Truth, TruthCheck, hold_truth
 from ..errors import CheckFailed, UserError
 from ..files import folder_beside, sha256_file, write_error
 from ..reparam.graph.files import data_files, read_model, write_model
@@ -48,12 +48,12 @@ def fuse_onnx(
     allow_costlier: bool = False,
     prove: bool = True,
     inputs: Path | None = None,
-    truth: Path | None = None,
+    truth: Truth | None = None,
 ) -> OnnxFusion:
     """Fuse ``path`` into ``output`` (its sidecar beside it), proved before it appears.
 
     ``inputs`` is an .npz file for the proof, arrays named as the model's inputs; None: noise.
-    ``truth`` are recorded inputs and outputs of the user's own model (see read_truth).
+    ``truth`` are recorded inputs and outputs of the user's own model.
     Large weights go to a file beside ``output`` where those of ``path`` were in such a file. A
     model with nothing to fuse is copied, byte for byte unless its weights lie in other files.
 
@@ -63,7 +63,6 @@ def fuse_onnx(
             is written.
     """
     samples = None if inputs is None else read_inputs(inputs)
-    recorded = None if truth is None else read_truth(truth)
     model = read_model(path)
     used = data_files(model)
     check_output(path, used, output)
@@ -74,7 +73,7 @@ def fuse_onnx(
         del model  # the proof needs the memory
         ends = [region.end for region in fused]
         proof = None if copied else _prove(path, staged[0], prove, samples, ends)
-        held = None if recorded is None else _hold(path, staged[0], recorded)
+        held = None if truth is None else _hold(path, staged[0], truth)
         data = {file.name: sha256_file(file) for file in staged[1:]}
         origin = Source(str(path.resolve()), sha256_file(path))
         with data_in_place(staged, output, used):

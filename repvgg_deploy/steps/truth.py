@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from onnx import ModelProto, TensorProto
 
-from ..equivalence.truth import Arrays, Candidate, rounding_error
+from ..equivalence.truth import (
+    Arrays,
+    Candidate,
+    Truth,
+    TruthCheck,
+    hold_truth,
+    rounding_error,
+)
 from ..errors import UserError
 from ..export.graph import INPUT, OUTPUT
 from ..reparam.graph.files import load_model, read_proto
@@ -19,7 +27,7 @@ from ..runners.onnx_session import OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
 from .against_weights import run_weights
-from .weights import TORCH_DTYPE, Network
+from .weights import TORCH_DTYPE, Network, WeightsFile
 
 #: So many samples at once, where a network takes any number.
 _BATCH = 32
@@ -48,6 +56,40 @@ def weights_candidate(path: Path, network: Network, device: torch.device) -> Can
 
     rounding = network_rounding(network, "fp32", device)
     return Candidate(path, (INPUT,), (OUTPUT,), "fp32", run_network, rounding)
+
+
+def hold_weights(weights: WeightsFile, truth: Truth, device: torch.device) -> TruthCheck:
+    """A checkpoint or fused weights.
+
+    Raises:
+        UserError: they are no whole network, or the recorded arrays do not fit it.
+        CheckFailed: the network does not give the recorded outputs.
+    """
+    return hold_truth(truth, weights_candidate(weights.path, require_whole(weights), device))
+
+
+def require_whole(weights: WeightsFile) -> Network:
+    """The whole network, to run it on recorded inputs; UserError where there is none."""
+    if weights.whole is None:
+        raise UserError(
+            f"{weights.path}: cannot be run on --truth: {weights.partial} Or export the training "
+            "form of your model to ONNX, and fuse that with --truth."
+        )
+    return weights.whole
+
+
+def hold_graph(path: Path, truth: Truth, network: Network | None = None) -> TruthCheck:
+    """An ONNX model; ``network`` is what it was made from, which its rounding is measured on.
+
+    Raises:
+        UserError: it cannot be run, or the recorded arrays do not fit it.
+        CheckFailed: it does not give the recorded outputs.
+    """
+    if network is None:
+        return hold_truth(truth, graph_candidate(path))
+    cpu = torch.device("cpu")
+    rounding = partial(network_rounding, network, device=cpu)
+    return hold_truth(truth, graph_candidate(path, rounding=rounding))
 
 
 def network_rounding(network: Network, precision: str, device: torch.device) -> Rounding:

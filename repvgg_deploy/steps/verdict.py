@@ -8,6 +8,8 @@ from pathlib import Path
 from ..equivalence.compare import Comparison
 from ..equivalence.graph import GraphProof
 from ..equivalence.proof import Proof
+from ..equivalence.truth import TruthCheck
+from .assumptions import Assumptions
 from .int8_proof import IntegerProof
 
 
@@ -18,7 +20,9 @@ class Verdict:
     ``end_to_end`` is None for weights whose network is not known; ``changed`` then names tensors
     outside the blocks that are not the same to the bit. For two ONNX models it is the worst
     output of ``graphs`` (None: no float output). For an int8 model ``integers`` is compared first;
-    ``end_to_end`` is None where they already differ.
+    ``end_to_end`` is None where they already differ. ``truth`` is how each compares with recorded
+    outputs, reference first; empty where there are none. ``assumptions`` are those of each file of
+    weights, of what it does not say.
     """
 
     reference: Path
@@ -29,6 +33,8 @@ class Verdict:
     changed: tuple[str, ...] = ()
     graphs: GraphProof | None = None
     integers: IntegerProof | None = None
+    truth: tuple[TruthCheck, ...] = ()
+    assumptions: tuple[tuple[Path, Assumptions], ...] = ()
 
     @property
     def failures(self) -> list[str]:
