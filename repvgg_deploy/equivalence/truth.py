@@ -33,6 +33,7 @@ LARGEST_ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "bf16": 5e-2}
 LEAST_SQNR_DB = 15.0
 #: A recorded sample this much quieter than the others is measured by their size.
 _SILENT = 1e-6
+_MOST_ARRAYS = 64
 RECORD_IT = "numpy.savez('truth.npz', x=x.numpy(), y=model.eval()(x).numpy())"
 
 
@@ -114,11 +115,11 @@ def read_truth(path: Path) -> Truth:
             or infinity, or outputs that are zero throughout.
     """
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise ValueError("it is one array, an .npy file")
-        with content:
-            if len(content.files) > 64:
+        with path.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise ValueError("it is one array, an .npy file")
+            if len(content.files) > _MOST_ARRAYS:
                 raise ValueError(f"it has {len(content.files)} members")
             arrays = {name: np.asarray(content[name]) for name in content.files}
     except FileNotFoundError as error:

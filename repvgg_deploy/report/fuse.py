@@ -21,10 +21,6 @@ def found_lines(result: FuseResult) -> list[str]:
     lines += family_lines(result.blocks, weights.reading)
     lines += left_lines([f"block {path}: {reason}" for path, reason in weights.left.items()])
     lines += assumption_lines(result.assumptions)
-    if result.dropped:
-        lines.append(
-            f"left out, used only in training: {len(result.dropped)} tensors of auxiliary heads"
-        )
     if weights.whole is None:
         lines.append(f"no export or bench: {weights.partial}")
     return lines

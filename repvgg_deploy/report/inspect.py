@@ -41,9 +41,6 @@ def checkpoint_text(found: CheckpointInspection) -> str:
     else:
         lines.append(f"nothing to fuse: {found.nothing}")
     lines += [f"stays as it is: block {path}: {reason}" for path, reason in found.left.items()]
-    if found.training_only:
-        count = len(found.training_only)
-        lines.append(f"left out, used only in training: {count} tensors of auxiliary heads")
     if found.not_whole and found.blocks:
         lines.append(f"no export or bench: {found.not_whole}")
     lines.append(_parameters(found))
