@@ -34,7 +34,7 @@ LEAST_SQNR_DB = 15.0
 #: A recorded sample this much quieter than the others is measured by their size.
 _SILENT = 1e-6
 _MOST_ARRAYS = 64
-RECORD_IT = "numpy.savez('truth.npz', x=x.numpy(), y=model.eval()(x).numpy())"
+RECORD_IT = "numpy.savez('truth.npz', x=x.numpy(), y=model.eval()(x).detach().numpy())"
 
 
 @dataclass(frozen=True)
