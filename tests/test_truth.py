@@ -217,7 +217,9 @@ def test_every_later_step_keeps_the_strides(cli: Cli) -> None:
     )  # fmt: skip
     assert pair.code == 0, pair.err
     assert len(json.loads(pair.out)[0]["truth"]) == 2
-    assert cli("verify", "net.pth", "engines/net/fused.safetensors").code == 1  # read otherwise
+    otherwise = cli("verify", "net.pth", "engines/net/fused.safetensors")
+    assert otherwise.code == 1
+    assert "give those of the network with --strides" in otherwise.err
     report = cli("report", "--json")
     if report.code == 0:  # the extra is installed
         assert "Compared with recorded outputs" in Path("engines/net/report.md").read_text()

@@ -126,7 +126,7 @@ def _verify_folder(
 
             available("onnxruntime")
         recorded = None if truth is None else read_truth(truth)
-        again = Again(device, images, [], recorded, measured_again)
+        again = Again(device, images, [], measured_again, recorded)
         chain = check_chain(folder, again)
     for verdict in again.verdicts:
         for line in verdict_lines(verdict):

@@ -44,8 +44,8 @@ class Again:
     device: str
     images: Path | None
     verdicts: list[Verdict]
-    truth: Truth | None = None
     calibration: Calibration = lambda _artifact: None
+    truth: Truth | None = None
 
 
 def stored_proof(artifact: Artifact) -> Result:

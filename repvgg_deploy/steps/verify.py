@@ -17,6 +17,7 @@ from ..equivalence.proof import prove_fusion
 from ..equivalence.truth import Truth, TruthCheck
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
+from ..models.spec import strides_text
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.torch_network import pick_device
 from ..sidecar import read_sidecar
@@ -160,6 +161,12 @@ def _verify_networks(
         second.spec.blocks,
         second.spec.num_classes,
     ):
+        strides = [strides_text(spec.strides, ",") for spec in (first.spec, second.spec)]
+        if strides[0] != strides[1]:
+            raise UserError(
+                f"{candidate.path}: has the strides {strides[1]}, and {reference.path} "
+                f"{strides[0]}; give those of the network with --strides."
+            )
         raise UserError(
             f"{candidate.path}: is of another architecture than {reference.path}; name two forms "
             "of one network."

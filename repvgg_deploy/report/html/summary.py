@@ -60,7 +60,7 @@ def _proved(report: Report) -> Answer:
         if ratios
         else "No error ratio is recorded."
     )
-    compared = [Path(proof.target).name for proof in counted if proof.truth is not None]
+    compared = [Path(proof.target).name for proof in report.proofs if proof.truth is not None]
     text += (
         f" Compared with recorded outputs of your own model: {', '.join(compared)}."
         if compared
