@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repvgg_deploy.equivalence.truth import Candidate, Truth, hold_truth, read_truth
+from repvgg_deploy.equivalence.truth import Candidate, hold_truth
+from repvgg_deploy.equivalence.truth_file import Truth, read_truth
 from repvgg_deploy.errors import CheckFailed, UserError
 from repvgg_deploy.export.graph import to_onnx
 from repvgg_deploy.models.infer import NotPlain, infer
@@ -189,6 +190,19 @@ def test_without_truth_it_says_that_nothing_was_compared(cli: Cli) -> None:
     assert "assumed, since the file does not say: batch-norm eps 1e-05, strides 2-2-2-2-2, " in (
         result.err
     )
+
+
+def test_truth_stands_without_the_proof_and_for_fused_checkpoints(cli: Cli) -> None:
+    record()
+    truth = ["--truth", "truth.npz"]
+    assert cli("fuse", "net.pth", "--no-verify", *truth).code == 3
+    result = cli("fuse", "net.pth", "--no-verify", "--strides", CIFAR, *truth, "--pth")
+    assert result.code == 0, result.err
+    assert sidecar()["truth"]["error"] < 1e-5
+    assert cli("fuse", "engines/net/fused.pth", "--name", "again", *truth).code == 3
+    assert not Path("engines/again").exists()
+    again = cli("fuse", "engines/net/fused.pth", "--name", "again", "--strides", CIFAR, *truth)
+    assert again.code == 0, again.err
 
 
 def test_every_later_step_keeps_the_strides(cli: Cli) -> None:

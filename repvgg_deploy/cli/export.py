@@ -83,7 +83,7 @@ def command(
     _check_usage(onnx_file, want_onnx, trt, fp16, batch)
     _check_calibration(onnx_file, trt, calib)
     with uninterrupted():
-        from ..equivalence.truth import read_truth
+        from ..equivalence.truth_file import read_truth
         from ..steps.companions import Companions
         from ..workspace import Workspace
 

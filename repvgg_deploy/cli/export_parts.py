@@ -9,7 +9,7 @@ from ..engine.options import QUANTIZED, BuildOptions
 from .console import made, say, spinner
 
 if TYPE_CHECKING:
-    from ..equivalence.truth import Truth
+    from ..equivalence.truth_file import Truth
     from ..steps.companions import Companions
     from ..steps.engine import EnginePlan, EngineResult
     from ..steps.export import OnnxResult

@@ -80,11 +80,7 @@ def command(
     An .onnx file: every linear region that one convolution can hold becomes one Conv, and the
     fused graph is proved against the original (docs/onnx.md).
     """
-    if not verify:
-        left_out = ("images",) if truth is not None else ("images", "device")
-        refuse_options(left_out, "--no-verify leaves out the proof")
-    if output is not None:
-        refuse_options(("name", "engines"), "--output says where the model goes")
+    _refuse_what_has_no_effect(verify, truth, output)
     taken = take(subject)
     check_options(taken)
     name = taken.name if name is None else name
@@ -94,7 +90,7 @@ def command(
         return
     with spinner(f"fusing {taken.path}") as elapsed:
         with uninterrupted():
-            from ..equivalence.truth import read_truth
+            from ..equivalence.truth_file import read_truth
             from ..steps.fuse import fuse_checkpoint
             from ..steps.weights import Reading
             from ..workspace import Workspace
@@ -115,6 +111,14 @@ def command(
     _tell(result, elapsed)
     if as_json:
         print_json(result.artifact)
+
+
+def _refuse_what_has_no_effect(verify: bool, truth: Path | None, output: Path | None) -> None:
+    if not verify:
+        left_out = ("images",) if truth is not None else ("images", "device")
+        refuse_options(left_out, "--no-verify leaves out the proof")
+    if output is not None:
+        refuse_options(("name", "engines"), "--output says where the model goes")
 
 
 def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
@@ -155,7 +159,7 @@ def _fuse_graph(
 ) -> None:
     with spinner(f"fusing {path}") as elapsed:
         with uninterrupted():
-            from ..equivalence.truth import read_truth
+            from ..equivalence.truth_file import read_truth
             from ..optional import available
             from ..report.graph import graph_lines
             from ..steps.fuse_onnx import fuse_onnx

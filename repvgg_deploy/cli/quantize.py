@@ -101,7 +101,7 @@ def command(
     else:
         refuse_options(("name",), "it is for the int8 model of an ONNX file that you name")
     with uninterrupted():
-        from ..equivalence.truth import read_truth
+        from ..equivalence.truth_file import read_truth
         from ..steps.quantize_options import QuantizeOptions
 
     workspace = Workspace(engines)

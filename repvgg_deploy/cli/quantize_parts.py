@@ -9,7 +9,7 @@ from .console import Stopwatch, made, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 
 if TYPE_CHECKING:
-    from ..equivalence.truth import Truth
+    from ..equivalence.truth_file import Truth
     from ..steps.calibration import Calibration
     from ..steps.quantize import QuantizeResult
     from ..steps.quantize_options import QuantizeOptions

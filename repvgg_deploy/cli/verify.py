@@ -87,7 +87,7 @@ def _verify_pair(
     """``reading`` is --eps, --family, --ema and --strides."""
     with spinner("verifying") as elapsed:
         with uninterrupted():
-            from ..equivalence.truth import read_truth
+            from ..equivalence.truth_file import read_truth
             from ..errors import CheckFailed
             from ..optional import available
             from ..report.proof import verdict_dict, verdict_lines
@@ -114,7 +114,7 @@ def _verify_folder(
 ) -> None:
     with spinner(f"verifying {folder.path}") as elapsed:
         with uninterrupted():
-            from ..equivalence.truth import read_truth
+            from ..equivalence.truth_file import read_truth
             from ..errors import CheckFailed
             from ..optional import available
             from ..report.chain import chain_dict, chain_text

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
 from ..engine.compatible import judge, this_machine
 from ..equivalence.compare import RATIO_LIMIT
-from ..equivalence.truth import Truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..files import is_onnx
 from ..optional import available

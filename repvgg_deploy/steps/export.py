@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,8 @@ import torch
 from ..artifacts import FusedArtifact, OnnxArtifact, Source
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.samples import probe_inputs
-from ..equivalence.truth import Truth, TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..export.graph import BF16_OPSET, DEFAULT_OPSET, INPUT, OUTPUT, to_onnx
 from ..export.half import check_half_range
@@ -112,37 +114,32 @@ def check_onnx(
     if failed := [check for check in checks if not check.passed]:
         raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
     held = None if truth is None else _hold(truth, path, model, network)
+    artifact = OnnxArtifact(
+        file=path.name,
+        sha256="",  # known when it is written
+        source=Source(folder.fused.name, fused.sha256),
+        precision=precision,
+        opset=opset,
+        input_name=INPUT,
+        output_name=OUTPUT,
+        input_shape=[batch or 0, network.spec.in_channels, height, width],
+        operators=operators(model),
+        proof={"passed": True, "checks": [asdict(check) for check in checks]},
+        truth=None if held is None else held.to_dict(),
+    )
+    proved, assumptions = fused.proof is not None, recorded_assumptions(fused, weights)
+    before, after = operators(raw), operators(model)
+    result = OnnxResult(path, artifact, before, after, checks, proved, assumptions, held)
+    return partial(_write, model, result)
 
-    def write() -> OnnxResult:
-        artifact = store(
-            path,
-            lambda temporary: onnx.save(model, temporary),
-            lambda sha256: OnnxArtifact(
-                file=path.name,
-                sha256=sha256,
-                source=Source(folder.fused.name, fused.sha256),
-                precision=precision,
-                opset=opset,
-                input_name=INPUT,
-                output_name=OUTPUT,
-                input_shape=[batch or 0, network.spec.in_channels, height, width],
-                operators=operators(model),
-                proof={"passed": True, "checks": [asdict(check) for check in checks]},
-                truth=None if held is None else held.to_dict(),
-            ),
-        )
-        return OnnxResult(
-            path,
-            artifact,
-            operators(raw),
-            operators(model),
-            checks,
-            fused.proof is not None,
-            recorded_assumptions(fused, weights),
-            held,
-        )
 
-    return write
+def _write(model: onnx.ModelProto, checked: OnnxResult) -> OnnxResult:
+    artifact = store(
+        checked.path,
+        lambda temporary: onnx.save(model, temporary),
+        lambda sha256: replace(checked.artifact, sha256=sha256),
+    )
+    return replace(checked, artifact=artifact)
 
 
 def _hold(truth: Truth, path: Path, model: onnx.ModelProto, network: Network) -> TruthCheck:

@@ -16,7 +16,8 @@ from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
-from ..equivalence.truth import Truth, TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
@@ -91,29 +92,44 @@ def fuse_checkpoint(
     paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
     copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
     fused = {key: tensor.contiguous() for key, tensor in state.items()}
+    record = _record(weights, folder, origin, blocks, assumptions, proof, held)
     artifact = store(
         folder.fused,
         lambda temporary: save_state(temporary, fused, ".safetensors"),
-        lambda sha256: FusedArtifact(
-            file=folder.fused.name,
-            sha256=sha256,
-            source=Source(origin or str(path.resolve()), checkpoint.sha256),
-            source_form=weights.form,
-            family=", ".join(dict.fromkeys(block.family for block in blocks)),
-            architecture=architecture(weights, blocks),
-            reading=reading.to_dict(),
-            spec=None if whole is None else whole.spec.to_dict(),
-            proof=None if proof is None else proof.to_dict(),
-            not_whole=weights.partial,
-            assumptions=assumptions.to_dict(),
-            truth=None if held is None else held.to_dict(),
-        ),
+        lambda sha256: replace(record, sha256=sha256),
         copies,
     )
     folder.remove_stale_copies(paths)
     workspace.set_current(folder)
     files = [folder.fused, *paths]
     return FuseResult(folder, artifact, weights, blocks, dropped, proof, files, assumptions, held)
+
+
+def _record(
+    weights: WeightsFile,
+    folder: ModelFolder,
+    origin: str | None,
+    blocks: list[BlockCount],
+    assumptions: Assumptions,
+    proof: Proof | None,
+    held: TruthCheck | None,
+) -> FusedArtifact:
+    """The sidecar but for the hash, which is known when the file is written."""
+    checkpoint = weights.checkpoint
+    return FusedArtifact(
+        file=folder.fused.name,
+        sha256="",
+        source=Source(origin or str(checkpoint.path.resolve()), checkpoint.sha256),
+        source_form=weights.form,
+        family=", ".join(dict.fromkeys(block.family for block in blocks)),
+        architecture=architecture(weights, blocks),
+        reading=weights.reading.to_dict(),
+        spec=None if weights.whole is None else weights.whole.spec.to_dict(),
+        proof=None if proof is None else proof.to_dict(),
+        not_whole=weights.partial,
+        assumptions=assumptions.to_dict(),
+        truth=None if held is None else held.to_dict(),
+    )
 
 
 def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:

@@ -11,7 +11,8 @@ import onnx
 from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
-from ..equivalence.truth import Truth, TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..files import folder_beside, sha256_file, write_error
 from ..reparam.graph.files import data_files, read_model, write_model

@@ -11,7 +11,8 @@ import onnx
 from ..artifacts import QuantizedArtifact
 from ..data.spool import Spool, spooled
 from ..equivalence.compare import Comparison
-from ..equivalence.truth import Truth, TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..quantize.collect import NAMELESS
 from ..quantize.qdq import insert_qdq

@@ -10,14 +10,8 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto
 
-from ..equivalence.truth import (
-    Arrays,
-    Candidate,
-    Truth,
-    TruthCheck,
-    hold_truth,
-    rounding_error,
-)
+from ..equivalence.truth import Candidate, TruthCheck, hold_truth, rounding_error
+from ..equivalence.truth_file import Arrays, Truth
 from ..errors import UserError
 from ..export.graph import INPUT, OUTPUT
 from ..reparam.graph.files import load_model, read_proto

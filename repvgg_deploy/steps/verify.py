@@ -14,7 +14,8 @@ from ..engine.load import CheckedEngine, read_engine
 from ..equivalence.graph import prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..equivalence.proof import prove_fusion
-from ..equivalence.truth import Truth, TruthCheck
+from ..equivalence.truth import TruthCheck
+from ..equivalence.truth_file import Truth
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
 from ..models.spec import strides_text
