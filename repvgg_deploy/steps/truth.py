@@ -66,8 +66,8 @@ def require_whole(weights: WeightsFile) -> Network:
     """The whole network, to run it on recorded inputs; UserError where there is none."""
     if weights.whole is None:
         raise UserError(
-            f"{weights.path}: cannot be run on --truth: {weights.partial} Or export the training "
-            "form of your model to ONNX, and fuse that with --truth."
+            f"{weights.path}: cannot be compared with --truth: {weights.partial} An ONNX export of "
+            "the training form can: fuse that with --truth."
         )
     return weights.whole
 
