@@ -440,6 +440,7 @@ def test_a_graph_of_the_users_own(cli: Cli) -> None:
         np.savez("wrong.npz", x=held["x"], y=held["y"] * 1.001)
     before = left()
     assert cli("fuse", "net.onnx", "-o", "f.onnx", "--truth", "wrong.npz").code == 3
+    assert cli("export", "net.onnx", "--trt", "fp32", "--truth", "wrong.npz").code == 3
     assert left() == before
     for truth in ("truth.npz", "named.npz"):
         result = cli("fuse", "net.onnx", "-o", "f.onnx", "--truth", truth)

@@ -52,7 +52,8 @@ def check_line(checks: Sequence[Comparison]) -> str:
 def verdict_lines(verdict: Verdict) -> list[str]:
     """One pair: the verdict, the proof's lines or the end-to-end figures."""
     assumed = [f"{path}: {line}" for path, one in verdict.assumptions for line in _open(one)]
-    held = [truth_line(one) for one in verdict.truth]
+    files = (verdict.reference, verdict.candidate)  # an engine is not compared
+    held = [f"{file}: {truth_line(one)}" for file, one in zip(files, verdict.truth, strict=False)]
     return [*assumed, *_verdict_lines(verdict), *held]
 
 
