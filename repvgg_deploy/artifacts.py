@@ -24,8 +24,10 @@ class FusedArtifact:
 
     ``source_form`` is ``deploy`` where the checkpoint was fused already: then there is no
     training form to measure against. ``reading`` says how the checkpoint was read (eps, family,
-    moving average). ``spec`` is None where the file holds no whole RepVGG network. ``proof`` holds
-    the equivalence proof, None if skipped.
+    moving average, strides). ``spec`` is None where the file holds no whole RepVGG network, and
+    ``not_whole`` says why. ``proof`` holds the equivalence proof, None if skipped.
+    ``assumptions`` is what the file does not say (steps/assumptions.py). ``truth`` is how the
+    network compares with recorded outputs (equivalence/truth.py), None if none were given.
     """
 
     file: str
@@ -37,13 +39,19 @@ class FusedArtifact:
     reading: dict[str, Any]
     spec: dict[str, Any] | None
     proof: dict[str, Any] | None
+    not_whole: str = ""
+    assumptions: dict[str, Any] | None = None
+    truth: dict[str, Any] | None = None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 
 
 @dataclass(frozen=True)
 class OnnxArtifact:
-    """An ONNX model of the deploy form. ``input_shape`` is [batch, C, H, W], batch 0: dynamic."""
+    """An ONNX model of the deploy form. ``input_shape`` is [batch, C, H, W], batch 0: dynamic.
+
+    ``truth`` is as in FusedArtifact.
+    """
 
     file: str
     sha256: str
@@ -55,6 +63,7 @@ class OnnxArtifact:
     input_shape: list[int]
     operators: dict[str, int]
     proof: dict[str, Any]
+    truth: dict[str, Any] | None = None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 
@@ -110,6 +119,7 @@ class FusedOnnxArtifact:
     SHA-256.
 
     ``fused`` and ``left`` are the regions that became one Conv, and those that did not and why.
+    ``truth`` is as in FusedArtifact.
     """
 
     file: str
@@ -119,6 +129,7 @@ class FusedOnnxArtifact:
     fused: list[dict[str, Any]]
     left: list[dict[str, Any]]
     proof: dict[str, Any] | None
+    truth: dict[str, Any] | None = None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 
@@ -133,7 +144,8 @@ class QuantizedArtifact:
     every weighted layer: name, quantized, input_scale (None: in float), reason (why it is in float,
     else empty), and figures. ``data`` maps the file with the integers of the fake-quantized
     network, beside this one, to its SHA-256; empty for a graph that torch has no network of.
-    ``proof`` is as :func:`~repvgg_deploy.records.check_quantized` has it.
+    ``proof`` is as :func:`~repvgg_deploy.records.check_quantized` has it, ``truth`` as in
+    FusedArtifact.
     """
 
     file: str
@@ -151,6 +163,7 @@ class QuantizedArtifact:
     layers: list[dict[str, Any]]
     data: dict[str, str]
     proof: dict[str, Any]
+    truth: dict[str, Any] | None = None
     tool: str = f"repvgg-deploy {__version__}"
     created: str = field(default_factory=lambda: _now())
 

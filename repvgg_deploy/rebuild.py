@@ -83,8 +83,10 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if plain is Any:
         return data
     if plain in (list, tuple):
+        data = list(data) if isinstance(data, tuple) else data
         _require(data, list, where)
-        kinds = inner if plain is tuple else inner * len(data)
+        fixed = plain is tuple and inner[-1] is not Ellipsis
+        kinds = inner if fixed else inner[:1] * len(data)
         if len(data) != len(kinds):
             raise ValueError(f"{where} has not {len(kinds)} values")
         parts = enumerate(zip(kinds, data, strict=True))

@@ -52,10 +52,10 @@ def test_golden_checkpoints(cli: Cli, name: str) -> None:
 
 
 def test_auxiliary_heads_are_named_as_left_out(cli: Cli) -> None:
-    assert (
-        "left out, used only in training: 24 tensors of auxiliary heads"
-        in cli("fuse", golden("repvggplus_pse")).err
-    )
+    result = cli("fuse", golden("repvggplus_pse"), "--json")
+    assert "dropped: 3 auxiliary heads" in result.err
+    heads = ["stage1_aux", "stage2_aux", "stage3_first_aux"]
+    assert json.loads(result.out)["assumptions"]["dropped"] == heads
 
 
 def test_an_already_fused_checkpoint_is_said_to_be_so(cli: Cli) -> None:

@@ -47,7 +47,11 @@ def test_the_table_of_a_checkpoint(cli: Cli) -> None:
     assert "custom (repvgg, depths 2-2-3-1, widths 16-16-32-64-128, SE), 7 classes" in lines[0]
     assert lines[1].startswith("repvgg: 9 RepVGGBlock, 9 with SE, batch-norm eps 1e-05")
     # 16*3*9 + 16*3 + two batch norms of 2*16; fused 16*3*9 + 16
-    assert lines[3].split() == [
+    assert lines[2].endswith(
+        "batch-norm eps 1e-05, strides 2-2-2-2-2, padding 1, ReLU after each block; "
+        "set with --eps, --strides"
+    )
+    assert lines[4].split() == [
         "stage0", "repvgg", "RepVGGBlock", "2", "16x3x3x3", "yes", "544", "448",
     ]  # fmt: skip
     assert lines[-1] == "parameters: 212,658; fused: 190,482"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.train.recipe import Recipe
 from repvgg_deploy.train.record import Data, Epoch, Initial, TrainRecord
+
+from .helpers import tiny_spec
 
 
 def epoch(number: int, **changes: Any) -> Epoch:
@@ -30,11 +33,12 @@ def training_record(checkpoint: Path, **changes: Any) -> TrainRecord:
         corrupt=["shirts/half.jpg"], preprocessing={"resize": [32, 32], "channels": 3},
         augmentation={"flip": True, "crop": "shift", "randaugment": None},
     )  # fmt: skip
+    spec = json.loads(json.dumps(tiny_spec().to_dict()))
     initial = Initial("start.pth", "c" * 64, "RepVGG", ["stage0.rbr_dense.conv.weight"], {})
     values: dict[str, Any] = {
         "kind": "train", "command": "repvgg-deploy train --arch RepVGG-A0 --data '/data/clothes'",
         "tool": "repvgg-deploy 0.1.0", "created": "2026-01-01T00:00:00+00:00",
-        "architecture": "RepVGG, 5 classes", "spec": {}, "recipe": Recipe(epochs=6).to_dict(),
+        "architecture": "RepVGG, 5 classes", "spec": spec, "recipe": Recipe(epochs=6).to_dict(),
         "data": data, "initial": initial, "processes": 2, "environment": {"torch": "2.13"},
         "epochs": [epoch(number) for number in range(1, 7)], "stopped": "",
         "checkpoints": {"last.pth": "d" * 64, "best.pth": sha256_file(checkpoint)},

@@ -14,6 +14,7 @@ from .subject import refuse_options
 
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
+    from ..models.spec import Strides
     from ..steps.evaluate import Evaluation
 
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @options.eps
 @options.family
 @options.ema
+@options.strides
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -70,6 +72,7 @@ def command(
     eps: float | None,
     family: str | None,
     ema: bool | None,
+    strides: Strides | None,
     device: str,
     model: str | None,
     engines: Path,
@@ -101,7 +104,7 @@ def command(
 
         available("onnxruntime")  # imported now: a signal amid that looks like its absence
     folder = None if files else Workspace(engines).model(model)
-    reading = Reading(eps, family, ema)
+    reading = Reading(eps, family, ema, strides)
     entries = named_entries(files, reading) if folder is None else model_entries(folder)
     if folder is not None:
         check_writable(folder.evaluation)  # now, not after the whole set
@@ -128,7 +131,8 @@ def _refuse_what_has_no_effect(files: tuple[Path, ...]) -> None:
     if files:
         refuse_options(("model", "engines"), "ARTIFACT is named")
     else:
-        refuse_options(("eps", "family", "ema"), "the model's checkpoint is read as fuse read it")
+        asked = ("eps", "family", "ema", "strides")
+        refuse_options(asked, "the model's checkpoint is read as fuse read it")
 
 
 def _require_finite(result: Evaluation) -> None:

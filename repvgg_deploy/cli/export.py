@@ -39,6 +39,7 @@ from .subject import refuse_options
 )
 @data_options.split
 @data_options.preprocessing_options
+@options.truth
 @build_options.flavour
 @build_options.build_options
 @build_options.timing_cache
@@ -58,6 +59,7 @@ def command(
     calib: Path | None,
     split: str | None,
     preprocessing: PreprocessingOptions,
+    truth: Path | None,
     flavour: str,
     build: BuildOptions,
     timing_cache: Path | None,
@@ -82,20 +84,26 @@ def command(
     _check_usage(onnx_file, want_onnx, trt, fp16, batch)
     _check_calibration(onnx_file, trt, calib)
     with uninterrupted():
+        from ..equivalence.truth_file import read_truth
         from ..steps.companions import Companions
         from ..workspace import Workspace
 
     workspace, companions = Workspace(engines), Companions(timing_cache, build_log)
+    recorded = None if truth is None else read_truth(truth)
     if onnx_file is not None:
         assert trt is not None  # _check_usage
-        artifacts = export_own(onnx_file, workspace, name, trt, flavour, build, companions)
+        artifacts = export_own(
+            onnx_file, workspace, name, trt, flavour, build, companions, recorded
+        )
     else:
         folder = workspace.model(model)
         wanted = {"fp16" if fp16 else "fp32"} if want_onnx else set()
         if calib is not None:
-            quantize_first(folder, calib, preprocessing, split, wanted)
+            quantize_first(folder, calib, preprocessing, split, wanted, recorded)
         onnx_options = (opset, image_size, batch)
-        artifacts = export_model(folder, wanted, trt, onnx_options, flavour, build, companions)
+        artifacts = export_model(
+            folder, wanted, trt, onnx_options, flavour, build, companions, recorded
+        )
     if as_json:
         print_json(artifacts)
 

@@ -9,6 +9,7 @@ from ..engine.options import QUANTIZED, BuildOptions
 from .console import made, say, spinner
 
 if TYPE_CHECKING:
+    from ..equivalence.truth_file import Truth
     from ..steps.companions import Companions
     from ..steps.engine import EnginePlan, EngineResult
     from ..steps.export import OnnxResult
@@ -26,11 +27,14 @@ def export_own(
     flavour: str,
     build: BuildOptions,
     companions: Companions,
+    truth: Truth | None,
 ) -> list[object]:
     """The engine of an ONNX model that the user brings."""
     from ..engine.flavour import choose_flavour
     from ..steps.engine import EnginePlan
 
+    if truth is not None:
+        _hold_onnx(onnx, truth)
     chosen = choose_flavour(flavour)
     place = workspace.folder_of(onnx, name).claim_engine(onnx, chosen.name)
     plan = EnginePlan(onnx, place, precision, chosen, build, reference=onnx)
@@ -45,6 +49,7 @@ def export_model(
     flavour: str,
     build: BuildOptions,
     companions: Companions,
+    truth: Truth | None,
 ) -> list[object]:
     """ONNX models of the ``wanted`` precisions, then the engine, all of a fused model.
 
@@ -72,10 +77,12 @@ def export_model(
             onnx = quantized_onnx(folder, trt) if trt in QUANTIZED else folder.onnx(trt)
             place = folder.claim_engine(onnx, chosen.name)
             check_companions(companions, onnx, place)
+            if truth is not None and trt in QUANTIZED:
+                _hold_onnx(onnx, truth)
     opset, image_size, batch = onnx_options
     if trt in QUANTIZED and wanted:
         image_size = recorded_size(quantized_onnx(folder, trt))
-    results = _write_onnx(folder, sorted(wanted, reverse=True), opset, image_size, batch)
+    results = _write_onnx(folder, sorted(wanted, reverse=True), opset, image_size, batch, truth)
     if missing is not None:
         raise missing  # only now: the ONNX model is of use without an engine
     artifacts: list[object] = [result.artifact for result in results.values()]
@@ -92,22 +99,40 @@ def _write_onnx(
     opset: int | None,
     image_size: tuple[int, int] | None,
     batch: int | None,
+    truth: Truth | None,
 ) -> dict[str, OnnxResult]:
+    """All are checked before the first is written."""
+    from ..report.assumptions import assumption_lines
     from ..report.proof import check_line
     from ..report.text import counts_text
-    from ..steps.export import export_onnx
+    from ..report.truth import truth_line
+    from ..steps.export import check_onnx
     from ..steps.image_size import folder_sizes
 
-    results = {}
+    checked = {}
     for precision in precisions:
         with spinner(f"writing {precision} ONNX") as elapsed:
-            results[precision] = result = export_onnx(
-                folder, precision=precision, opset=opset, image_size=image_size, batch=batch
+            check = check_onnx(
+                folder,
+                precision=precision,
+                opset=opset,
+                image_size=image_size,
+                batch=batch,
+                truth=truth,
             )
+        checked[precision] = check, elapsed
+    results: dict[str, OnnxResult] = {}
+    for precision, (write, elapsed) in checked.items():
+        result = write()
+        for line in [] if results else assumption_lines(result.assumptions):
+            say(line)
+        results[precision] = result
         before, after = counts_text(result.before), counts_text(result.after)
         simplified = "onnxsim left it so" if before == after else f"after onnxsim {after}"
         say(f"{result.path.name}: {before}; {simplified}")
         say(f"{result.path.name}: {check_line(result.checks)}")
+        if result.truth is not None:
+            say(f"{result.path.name}: {truth_line(result.truth)}")
         *_, height, width = result.artifact.input_shape
         verdict = f"{precision}, {height}x{width}, opset {result.artifact.opset}, checked"
         made(result.path, elapsed, verdict)
@@ -123,6 +148,15 @@ def _write_onnx(
             "before they came here); the ONNX model was checked against them."
         )
     return results
+
+
+def _hold_onnx(onnx: Path, truth: Truth) -> None:
+    """An ONNX model that is there already, before an engine is built from it."""
+    from ..equivalence.truth import hold_truth
+    from ..report.truth import truth_line
+    from ..steps.truth import graph_candidate
+
+    say(f"{onnx.name}: {truth_line(hold_truth(truth, graph_candidate(onnx)))}")
 
 
 def _build_engine(plan: EnginePlan, companions: Companions) -> EngineResult:

@@ -12,6 +12,7 @@ from .console import Stopwatch, made, print_json, say, spinner, uninterrupted
 from .subject import check_options, refuse_options, take
 
 if TYPE_CHECKING:
+    from ..models.spec import Strides
     from ..steps.fuse import FuseResult
 
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @options.eps
 @options.family
 @options.ema
+@options.strides
 @click.option(
     "--verify/--no-verify",
     default=True,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     help="Prove equivalence before writing.",
 )
 @options.images
+@options.truth
 @options.device
 @options.engines
 @options.as_json
@@ -58,8 +61,10 @@ def command(
     eps: float | None,
     family: str | None,
     ema: bool | None,
+    strides: Strides | None,
     verify: bool,
     images: Path | None,
+    truth: Path | None,
     device: str,
     engines: Path,
     as_json: bool,
@@ -75,19 +80,17 @@ def command(
     An .onnx file: every linear region that one convolution can hold becomes one Conv, and the
     fused graph is proved against the original (docs/onnx.md).
     """
-    if not verify:
-        refuse_options(("images", "device"), "--no-verify leaves out the proof")
-    if output is not None:
-        refuse_options(("name", "engines"), "--output says where the model goes")
+    _refuse_what_has_no_effect(verify, truth, output)
     taken = take(subject)
     check_options(taken)
     name = taken.name if name is None else name
     if taken.is_onnx:
         target = output or _default_output(taken.path, engines, name)
-        _fuse_graph(taken.path, target, allow_costlier, verify, images, as_json)
+        _fuse_graph(taken.path, target, allow_costlier, verify, images, truth, as_json)
         return
     with spinner(f"fusing {taken.path}") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth_file import read_truth
             from ..steps.fuse import fuse_checkpoint
             from ..steps.weights import Reading
             from ..workspace import Workspace
@@ -95,7 +98,7 @@ def command(
         result = fuse_checkpoint(
             taken.path,
             Workspace(engines),
-            reading=Reading(eps, family, ema),
+            reading=Reading(eps, family, ema, strides),
             name=name,
             origin=taken.origin,
             form=form,
@@ -103,15 +106,25 @@ def command(
             prove=verify,
             images=images,
             device=device,
+            truth=None if truth is None else read_truth(truth),
         )
     _tell(result, elapsed)
     if as_json:
         print_json(result.artifact)
 
 
+def _refuse_what_has_no_effect(verify: bool, truth: Path | None, output: Path | None) -> None:
+    if not verify:
+        left_out = ("images",) if truth is not None else ("images", "device")
+        refuse_options(left_out, "--no-verify leaves out the proof")
+    if output is not None:
+        refuse_options(("name", "engines"), "--output says where the model goes")
+
+
 def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
     from ..report.fuse import found_lines
     from ..report.proof import proof_lines
+    from ..report.truth import not_compared, truth_line
 
     for line in found_lines(result):
         say(line)
@@ -123,6 +136,7 @@ def _tell(result: FuseResult, elapsed: Stopwatch) -> None:
         for line in proof_lines(result.proof):
             say(line)
         verdict = "fused and proved"
+    say(not_compared(result) if result.truth is None else truth_line(result.truth))
     say(f"current model: {result.folder.name}")
     for path in result.files:
         made(path, elapsed, verdict)
@@ -135,16 +149,30 @@ def _default_output(path: Path, engines: Path, name: str | None) -> Path:
 
 
 def _fuse_graph(
-    path: Path, output: Path, costlier: bool, verify: bool, inputs: Path | None, as_json: bool
+    path: Path,
+    output: Path,
+    costlier: bool,
+    verify: bool,
+    inputs: Path | None,
+    truth: Path | None,
+    as_json: bool,
 ) -> None:
     with spinner(f"fusing {path}") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth_file import read_truth
             from ..optional import available
             from ..report.graph import graph_lines
             from ..steps.fuse_onnx import fuse_onnx
 
             available("onnxruntime")  # imported now: a signal amid that looks like its absence
-        result = fuse_onnx(path, output, allow_costlier=costlier, prove=verify, inputs=inputs)
+        result = fuse_onnx(
+            path,
+            output,
+            allow_costlier=costlier,
+            prove=verify,
+            inputs=inputs,
+            truth=None if truth is None else read_truth(truth),
+        )
     for line in graph_lines(result):
         say(line)
     verdict = "fused" if result.fused else "unchanged"

@@ -70,11 +70,12 @@ class Amount(click.ParamType[float]):
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
-    """``2,9``: ``count`` numbers of up to ``largest``."""
+    """``2,9``: ``count`` numbers from ``least`` to ``largest``."""
 
-    def __init__(self, count: int, largest: int, example: str) -> None:
+    def __init__(self, count: int, largest: int, example: str, least: int = 0) -> None:
         self.name = ",".join("N" * count)
         self._count, self._largest, self._example = count, largest, example
+        self._least = least
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
         if isinstance(value, tuple):
@@ -85,4 +86,6 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         numbers = tuple(map(int, parts))
         if max(numbers) > self._largest:
             self.fail(f"{value!r} has a number above {self._largest}.", param, ctx)
+        if min(numbers) < self._least:
+            self.fail(f"{value!r} has a number below {self._least}.", param, ctx)
         return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,12 +11,16 @@ from . import options
 from .console import Stopwatch, made, print_json, spinner, uninterrupted, visible
 from .subject import Subject, check_options, refuse_options, take
 
+if TYPE_CHECKING:
+    from ..models.spec import Strides
+
 
 @click.command("inspect")
 @click.argument("subject")
 @options.eps
 @options.family
 @options.ema
+@options.strides
 @options.allow_costlier
 @click.option(
     "--strip",
@@ -35,6 +40,7 @@ def command(
     eps: float | None,
     family: str | None,
     ema: bool | None,
+    strides: Strides | None,
     allow_costlier: bool,
     strip: bool,
     plain: Path | None,
@@ -57,17 +63,16 @@ def command(
     if taken.is_engine:
         _engine(taken.path, plain, strip, as_json)
     else:
-        _network(taken, eps, family, ema, allow_costlier, as_json)
+        _network(taken, (eps, family, ema, strides), allow_costlier, as_json)
 
 
 def _network(
     taken: Subject,
-    eps: float | None,
-    family: str | None,
-    ema: bool | None,
+    reading: tuple[float | None, str | None, bool | None, Strides | None],
     allow_costlier: bool,
     as_json: bool,
 ) -> None:
+    """``reading`` is --eps, --family, --ema and --strides."""
     with spinner(f"reading {taken.path}"), uninterrupted():
         from ..report.inspect import checkpoint_text, onnx_text
         from ..steps.inspect import inspect_checkpoint, inspect_onnx
@@ -76,7 +81,7 @@ def _network(
         graph = inspect_onnx(taken.path, allow_costlier=allow_costlier)
         print_json(graph) if as_json else click.echo(visible(onnx_text(graph)))
     else:
-        checkpoint = inspect_checkpoint(taken.path, Reading(eps, family, ema))
+        checkpoint = inspect_checkpoint(taken.path, Reading(*reading))
         print_json(checkpoint) if as_json else click.echo(visible(checkpoint_text(checkpoint)))
 
 

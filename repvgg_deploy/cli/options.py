@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
+from .groups import Numbers
+
 #: Beyond these a number is a slip of the finger; they keep shapes within what runtimes take.
 LARGEST_SIDE, LARGEST_BATCH = 16_384, 65_536
+LARGEST_STRIDE = 8
 
 
 class PositiveNumber(click.ParamType[float]):
@@ -121,6 +124,18 @@ eps = click.option(
     "--eps",
     type=EPS,
     help="Batch norm's eps, which no checkpoint holds. [default: the family's own]",
+)
+strides = click.option(
+    "--strides",
+    type=Numbers(5, LARGEST_STRIDE, "1,1,2,2,2", least=1),
+    help="Of the first blocks of stages 0 to 4 of a whole network, which no checkpoint holds. "
+    "[default: 2,2,2,2,2]",
+)
+truth = click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="Inputs and outputs recorded from your own model, which the result has to reproduce: .npz "
+    "with arrays x and y, or named as inputs and outputs (docs/pipeline.md). Exit code 3 if not.",
 )
 family = click.option(
     "--family",

@@ -62,6 +62,7 @@ from .subject import refuse_options
     type=click.FloatRange(0, 100),
     help="In points of top-1, on labelled images: likewise.",
 )
+@options.truth
 @click.option("--explain", is_flag=True, help="Say of each layer what was done and what was lost.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
 @click.option("--name", help="Folder in the workspace for the int8 model of ONNX.")
@@ -80,6 +81,7 @@ def command(
     linear: bool,
     min_sqnr: float | None,
     max_drop: float | None,
+    truth: Path | None,
     explain: bool,
     seed: int,
     name: str | None,
@@ -99,9 +101,11 @@ def command(
     else:
         refuse_options(("name",), "it is for the int8 model of an ONNX file that you name")
     with uninterrupted():
+        from ..equivalence.truth_file import read_truth
         from ..steps.quantize_options import QuantizeOptions
 
     workspace = Workspace(engines)
+    recorded = None if truth is None else read_truth(truth)
     if onnx_file is None:
         folder = workspace.model(model)
         folder.read_fused()
@@ -117,6 +121,6 @@ def command(
     if max_drop is not None and calibration.measured.labels is None:
         raise UserError(f"{calib}: has no labels, which --max-drop needs; give --min-sqnr.")
     wanted = QuantizeOptions(method, float_type, not no_stem, linear, seed, min_sqnr, max_drop)
-    result = run_quantize(source, folder, calibration, wanted, explain)
+    result = run_quantize(source, folder, calibration, wanted, explain, truth=recorded)
     if as_json:
         print_json(result.artifact)

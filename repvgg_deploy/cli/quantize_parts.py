@@ -10,6 +10,7 @@ from .console import Stopwatch, made, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 
 if TYPE_CHECKING:
+    from ..equivalence.truth_file import Truth
     from ..steps.calibration import Calibration
     from ..steps.quantize import QuantizeResult
     from ..steps.quantize_options import QuantizeOptions
@@ -63,6 +64,7 @@ def run_quantize(
     wanted: QuantizeOptions,
     explain: bool,
     remade: Collection[str] = (),
+    truth: Truth | None = None,
 ) -> QuantizeResult:
     """Quantize, and say what came of it."""
     with uninterrupted():
@@ -75,7 +77,13 @@ def run_quantize(
     elapsed = Stopwatch()
     with share_progress("quantizing") as progress:
         result = quantize_model(
-            source, folder, calibration, wanted, lambda _what, share: progress(share), remade
+            source,
+            folder,
+            calibration,
+            wanted,
+            lambda _what, share: progress(share),
+            remade,
+            truth,
         )
     if explain:
         say(explanation(result))
@@ -91,6 +99,7 @@ def quantize_first(
     preprocessing: PreprocessingOptions,
     split: str | None,
     remade: Collection[str],
+    truth: Truth | None,
 ) -> None:
     """What quantize does by itself, on the way to an engine."""
     with uninterrupted():
@@ -98,4 +107,4 @@ def quantize_first(
 
     folder.read_fused()
     calibration = open_calibration(calib, preprocessing, split, SAMPLES, 0, folder.fused)
-    run_quantize(folder.fused, folder, calibration, QuantizeOptions(), False, remade)
+    run_quantize(folder.fused, folder, calibration, QuantizeOptions(), False, remade, truth)

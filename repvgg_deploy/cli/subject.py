@@ -14,7 +14,7 @@ from ..files import is_onnx
 from .console import say
 
 #: Parameters that mean something for one kind of subject only.
-FOR_CHECKPOINTS = ("eps", "family", "ema", "pth", "form", "device")
+FOR_CHECKPOINTS = ("eps", "family", "ema", "strides", "pth", "form", "device")
 FOR_GRAPHS = ("output", "allow_costlier")
 FOR_ENGINES = ("strip", "plain")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from ..models.spec import Block
+from ..models.spec import Block, Strides
 from ..models.zoo import ZOO
 from ..train.qat.settings import QatSettings
 from . import options
@@ -24,6 +24,7 @@ class NetworkOptions:
     arch: str | None
     widths: tuple[int, int, int, int, int] | None
     block: Block | None
+    strides: Strides | None
     init: str | None
     keep_head: bool
     family: str | None
@@ -48,6 +49,7 @@ NETWORK = {
         help="qarepvgg: no batch norm on the 1x1 and identity branches and one after the sum, "
         "which keeps more of its accuracy in int8 (docs/training.md). [default: repvgg]",
     ),
+    "strides": options.strides,
     "init": click.option(
         "--init",
         metavar="CHECKPOINT",

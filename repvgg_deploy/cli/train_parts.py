@@ -51,7 +51,7 @@ class Asked:
     @property
     def structure(self) -> Structure:
         network = self.network
-        return Structure(network.arch, network.widths, network.block)
+        return Structure(network.arch, network.widths, network.block, network.strides)
 
     def say(self, lines: list[str]) -> None:
         for line in lines if self.first else ():
@@ -71,7 +71,8 @@ def open_start(asked: Asked) -> Start | None:
     if network.init is None:
         return None
     taken = take(network.init)
-    weights = read_weights(taken.path, Reading(None, network.family, network.ema_of_init))
+    reading = Reading(None, network.family, network.ema_of_init, network.strides)
+    weights = read_weights(taken.path, reading)
     return Start(weights, taken.origin, network.keep_head)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,13 +13,20 @@ from . import options
 from .console import print_json, say, spinner, uninterrupted
 from .subject import refuse_options
 
+if TYPE_CHECKING:
+    from ..models.spec import Strides
+
+_READING = ("eps", "family", "ema", "strides")
+
 
 @click.command("verify")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @options.eps
 @options.family
 @options.ema
+@options.strides
 @options.images
+@options.truth
 @options.device
 @options.model
 @options.engines
@@ -28,7 +36,9 @@ def command(
     eps: float | None,
     family: str | None,
     ema: bool | None,
+    strides: Strides | None,
     images: Path | None,
+    truth: Path | None,
     device: str,
     model: str | None,
     engines: Path,
@@ -37,8 +47,8 @@ def command(
     """Prove that two FILES hold the same network, or check a whole folder.
 
     Each of two FILES may be a checkpoint, fused weights, an ONNX model (.onnx) or an engine
-    (.engine), which needs its GPU. --eps, --family and --ema say how to read checkpoints; one of
-    them has to hold the average of --ema.
+    (.engine), which needs its GPU. --eps, --family, --strides and --ema say how to read
+    checkpoints; one of them has to hold the average of --ema.
 
     A folder such as engines/ckpt, or nothing for the current model, is checked from the checkpoint
     to the engines: every hash, what each file was made from, every stored proof; and the proofs
@@ -46,13 +56,14 @@ def command(
     """
     if len(files) == 2:
         _refuse_for_files(files)
-        _verify_pair(files[0], files[1], (eps, family, ema), device, images, as_json)
+        reading = (eps, family, ema, strides)
+        _verify_pair(files[0], files[1], reading, device, images, truth, as_json)
     elif not files or (len(files) == 1 and files[0].is_dir()):
-        refuse_options(("eps", "family", "ema"), "a model's folder is read as fuse read it")
+        refuse_options(_READING, "a model's folder is read as fuse read it")
         if files:
             refuse_options(("model", "engines"), "a folder is named")
         folder = ModelFolder(files[0]) if files else Workspace(engines).folder(model)
-        _verify_folder(folder, device, images, as_json)
+        _verify_folder(folder, device, images, truth, as_json)
     else:
         raise click.UsageError("give two files, or one model's folder, or nothing.")
 
@@ -61,20 +72,22 @@ def _refuse_for_files(files: tuple[Path, ...]) -> None:
     refuse_options(("model", "engines"), "FILES are named")
     if all(map(is_onnx, files)):
         graphs = "both FILES are ONNX models"
-        refuse_options(("eps", "family", "ema", "device"), graphs)
+        refuse_options((*_READING, "device"), graphs)
 
 
 def _verify_pair(
     first: Path,
     second: Path,
-    reading: tuple[float | None, str | None, bool | None],
+    reading: tuple[float | None, str | None, bool | None, Strides | None],
     device: str,
     images: Path | None,
+    truth: Path | None,
     as_json: bool,
 ) -> None:
-    """``reading`` is --eps, --family and --ema."""
+    """``reading`` is --eps, --family, --ema and --strides."""
     with spinner("verifying") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth_file import read_truth
             from ..errors import CheckFailed
             from ..optional import available
             from ..report.proof import verdict_dict, verdict_lines
@@ -82,7 +95,8 @@ def _verify_pair(
             from ..steps.weights import Reading
 
             available("onnxruntime")  # imported now: a signal amid that looks like its absence
-        verdict = verify_pair(first, second, device, images, Reading(*reading))
+        recorded = None if truth is None else read_truth(truth)
+        verdict = verify_pair(first, second, device, images, Reading(*reading), recorded)
     for line in verdict_lines(verdict):
         say(line)
     if as_json:
@@ -95,9 +109,12 @@ def _verify_pair(
     say(f"the proof passed  {elapsed}")
 
 
-def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_json: bool) -> None:
+def _verify_folder(
+    folder: ModelFolder, device: str, images: Path | None, truth: Path | None, as_json: bool
+) -> None:
     with spinner(f"verifying {folder.path}") as elapsed:
         with uninterrupted():
+            from ..equivalence.truth_file import read_truth
             from ..errors import CheckFailed
             from ..optional import available
             from ..report.chain import chain_dict, chain_text
@@ -108,7 +125,8 @@ def _verify_folder(folder: ModelFolder, device: str, images: Path | None, as_jso
             from ..steps.chain_proofs import Again
 
             available("onnxruntime")
-        again = Again(device, images, [], measured_again)
+        recorded = None if truth is None else read_truth(truth)
+        again = Again(device, images, [], measured_again, recorded)
         chain = check_chain(folder, again)
     for verdict in again.verdicts:
         for line in verdict_lines(verdict):

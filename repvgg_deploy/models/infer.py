@@ -8,7 +8,21 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import UserError
-from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, Form, block_name
+from .spec import (
+    AUX_STAGES,
+    PLAIN_STRIDES,
+    STAGES,
+    ArchSpec,
+    Block,
+    BlockSpec,
+    Family,
+    Form,
+    Strides,
+    as_strides,
+    block_name,
+    first_stride,
+    strides_text,
+)
 
 
 class NotPlain(UserError):
@@ -24,28 +38,33 @@ _BLOCK_KEY = {
 _KERNEL: dict[Form, str] = {"train": "rbr_dense.conv.weight", "deploy": "rbr_reparam.weight"}
 
 
-def infer(state: State, eps: float) -> tuple[ArchSpec, Form]:
+def infer(state: State, eps: float, strides: Strides | None = None) -> tuple[ArchSpec, Form]:
     """Read architecture and form off a state dict in the official key layout.
 
+    ``strides`` are those of stages 0 to 4, which no state dict holds; None: the plain ones.
     ``check_layout`` and ``foreign_keys`` then account for every single key.
 
     Raises:
         UserError: not a RepVGG; blocks of both forms; a block, branch or head missing; shapes
-            that do not follow from one another.
+            that do not follow from one another; an identity branch where ``strides`` allow none,
+            or none where they ask for one.
+        NotPlain: the same, where the plain strides are only assumed.
     """
     form = _form(state)
     family: Family = "repvggplus" if any(".blocks." in key for key in state) else "repvgg"
     kind: Block = "qarepvgg" if "stage0.rbr_1x1.weight" in state else "repvgg"
     blocks: list[BlockSpec] = []
-    for name, stride in _layout(state, family):
+    for name, stride in _layout(state, family, strides or PLAIN_STRIDES):
         before = blocks[-1].out_channels if blocks else None
         blocks.append(_block(state, name, stride, before, form, family))
-        if form == "train" and kind == "repvgg":
-            _check_identity(state, blocks[-1])
+    if form == "train" and kind == "repvgg":
+        for block in blocks:
+            _check_identity(state, block, blocks, family, strides)
     if kind == "qarepvgg" and family == "repvgg" and any(block.se_channels for block in blocks):
         raise NotPlain(
             "QARepVGG's own code has the squeeze-excitation before the batch norm after the sum, "
-            "so that one does not fold, and this step has no such network."
+            "so that one does not fold, and this step has no such network. Use your own model code "
+            "with the fused weights."
         )
     classes = _classes(state, blocks[-1].out_channels)
     aux = AUX_STAGES if family == "repvggplus" else ()
@@ -73,22 +92,22 @@ def _form(state: State) -> Form:
     return "deploy" if fused else "train"
 
 
-def _layout(state: State, family: Family) -> list[tuple[str, int]]:
+def _layout(state: State, family: Family, strides: Strides) -> list[tuple[str, int]]:
     """(block name, stride) in execution order, from the block indices present in each stage."""
     found: dict[str, set[int]] = {stage: set() for stage in STAGES[family]}
     for key in state:
         if match := _BLOCK_KEY[family].match(key):
             found[match[1]].add(int(match[2]))
-    layout = [("stage0", 2)]
-    for stage, first_stride in STAGES[family].items():
+    layout = [("stage0", strides[0])]
+    for stage in STAGES[family]:
         indices = sorted(found[stage])
         if not indices or indices != list(range(len(indices))):
             raise UserError(
                 f"{stage} has the blocks {indices}, which leaves a gap; the file is damaged or "
                 "holds a part of a network, so use the whole checkpoint."
             )
-        for index in indices:
-            layout.append((block_name(family, stage, index), first_stride if index == 0 else 1))
+        first = first_stride(family, stage, strides)
+        layout += [(block_name(family, stage, i), first if i == 0 else 1) for i in indices]
     return layout
 
 
@@ -114,19 +133,70 @@ def _block(
     return BlockSpec(name, cin, out, stride, cin // per_group, squeezed)
 
 
-def _check_identity(state: State, block: BlockSpec) -> None:
-    present = f"{block.name}.rbr_identity.weight" in state
-    if block.has_identity and not present:
+def _check_identity(
+    state: State,
+    block: BlockSpec,
+    blocks: list[BlockSpec],
+    family: Family,
+    given: Strides | None,
+) -> None:
+    """An identity branch shows stride 1, its absence between equal channels a larger one."""
+    present = _has_identity(state, block)
+    if present == block.has_identity:
+        return
+    number = _stages_started(blocks, family).get(block.name)
+    if block.in_channels != block.out_channels or number is None:
+        if present:
+            raise NotPlain(
+                f"block {block.name}: has an identity branch where its shapes or its stride "
+                f"({block.stride}) allow none; this is no RepVGG network in the official layout. "
+                "Use your own model code with the fused weights."
+            )
         raise UserError(
             f"block {block.name}: rbr_identity is missing, but a RepVGG block with "
             f"{block.in_channels} channels in and out at stride 1 has one; the file is damaged, or "
             "the network has other strides."
         )
-    if present and not block.has_identity:
-        raise NotPlain(
-            f"block {block.name}: has an identity branch where its shapes or its stride "
-            f"({block.stride}) allow none; this is no RepVGG network in the official layout."
+    fitting = strides_text(_fitting_strides(state, blocks, family, given), ",")
+    shown = (
+        f"block {block.name} has an identity branch, so stage {number} starts at stride 1"
+        if present
+        else f"block {block.name} has as many channels out as in and no identity branch, so stage "
+        f"{number} starts at a larger stride than 1"
+    )
+    if given is not None:
+        raise UserError(
+            f"--strides {strides_text(given, ',')}: {shown}; --strides {fitting} fits the file."
         )
+    raise NotPlain(
+        f"{shown} and not at the usual {block.stride}. If the stages whose strides the file does "
+        f"not show start at the usual 2, fuse it with --strides {fitting}; else use your own model "
+        "code with the fused weights."
+    )
+
+
+def _has_identity(state: State, block: BlockSpec) -> bool:
+    return f"{block.name}.rbr_identity.weight" in state
+
+
+def _stages_started(blocks: list[BlockSpec], family: Family) -> dict[str, int]:
+    """Names of the blocks whose stride may be other than 1, and the number of their stage."""
+    numbers = {block_name(family, stage, 0): number for stage, number in STAGES[family].items()}
+    started = {"stage0": 0, **{name: n for name, n in numbers.items() if n is not None}}
+    return {block.name: started[block.name] for block in blocks if block.name in started}
+
+
+def _fitting_strides(
+    state: State, blocks: list[BlockSpec], family: Family, given: Strides | None
+) -> Strides:
+    """``given``, or the plain strides, changed where an identity or its absence shows another."""
+    fitting = list(given or PLAIN_STRIDES)
+    started = _stages_started(blocks, family)
+    for block in blocks:
+        if block.name in started and block.in_channels == block.out_channels:
+            number = started[block.name]
+            fitting[number] = 1 if _has_identity(state, block) else max(2, fitting[number])
+    return as_strides(fitting)
 
 
 def _classes(state: State, channels: int) -> int:

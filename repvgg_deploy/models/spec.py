@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from ..rebuild import rebuild
 
 Family = Literal["repvgg", "repvggplus"]
 Form = Literal["train", "deploy"]
 #: What a block is made of in training; fused, both are one convolution.
 Block = Literal["repvgg", "qarepvgg"]
 
-#: Stage modules in execution order, with the stride of each stage's first block.
-#: RepVGGplus splits stage 3 in two halves, so the second half starts at stride 1.
-STAGES: dict[Family, dict[str, int]] = {
-    "repvgg": {"stage1": 2, "stage2": 2, "stage3": 2, "stage4": 2},
-    "repvggplus": {"stage1": 2, "stage2": 2, "stage3_first": 2, "stage3_second": 1, "stage4": 2},
-}
+#: Of the first block of stages 0 to 4; every other block has stride 1.
+Strides = tuple[int, int, int, int, int]
+#: The official ones. No state dict holds strides.
+PLAIN_STRIDES: Strides = (2, 2, 2, 2, 2)
+LARGEST_STRIDE = 8
+
+#: Stage modules after stage 0, in execution order, with the number of their stage. RepVGGplus
+#: splits stage 3 in two halves; the second starts at stride 1, so it has no number.
+STAGES: dict[Family, dict[str, int | None]] = {
+    "repvgg": {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4},
+    "repvggplus": {
+        "stage1": 1, "stage2": 2, "stage3_first": 3, "stage3_second": None, "stage4": 4,
+    },
+}  # fmt: skip
 
 #: RepVGGplus stages that carry an auxiliary classifier in training.
 AUX_STAGES: tuple[str, ...] = ("stage1", "stage2", "stage3_first")
@@ -27,6 +38,30 @@ OFFICIAL_EPS = 1e-5
 def block_name(family: Family, stage: str, index: int) -> str:
     """Module path of a block, as the official code names it."""
     return f"{stage}.blocks.{index}" if family == "repvggplus" else f"{stage}.{index}"
+
+
+def first_stride(family: Family, stage: str, strides: Strides) -> int:
+    """Stride of the first block of a stage module after stage 0."""
+    number = STAGES[family][stage]
+    return 1 if number is None else strides[number]
+
+
+def as_strides(values: Iterable[int]) -> Strides:
+    """Five numbers as strides.
+
+    Raises:
+        ValueError: not five numbers from 1 to LARGEST_STRIDE.
+    """
+    given = list(values)
+    if len(given) != len(PLAIN_STRIDES) or not all(1 <= one <= LARGEST_STRIDE for one in given):
+        raise ValueError(f"strides are five numbers from 1 to {LARGEST_STRIDE}, not {given}")
+    stem, one, two, three, four = given
+    return stem, one, two, three, four
+
+
+def strides_text(strides: Iterable[int], separator: str = "-") -> str:
+    """``2-2-2-2-2``."""
+    return separator.join(map(str, strides))
 
 
 @dataclass(frozen=True)
@@ -85,6 +120,13 @@ class ArchSpec:
         return tuple(block.out_channels for block in (self.blocks[0], *stages))
 
     @property
+    def strides(self) -> Strides:
+        """Stride of the first block of stages 0 to 4."""
+        numbered = [stage for stage, number in STAGES[self.family].items() if number is not None]
+        firsts = [self._stage(stage)[0] for stage in numbered]
+        return as_strides(block.stride for block in (self.blocks[0], *firsts))
+
+    @property
     def groups(self) -> tuple[int, ...]:
         """The distinct group counts in use, ascending."""
         return tuple(sorted({block.groups for block in self.blocks}))
@@ -99,3 +141,17 @@ class ArchSpec:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ArchSpec:
+        """What ``to_dict`` gave, or the JSON of it.
+
+        Raises:
+            TypeError, ValueError: it does not describe a network.
+        """
+        spec = rebuild(cls, data)
+        try:
+            spec.strides  # noqa: B018
+        except IndexError as error:
+            raise ValueError("a stage has no blocks") from error
+        return spec

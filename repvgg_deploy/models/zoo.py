@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .spec import AUX_STAGES, STAGES, ArchSpec, Block, BlockSpec, Family, block_name
+from .spec import (
+    AUX_STAGES,
+    PLAIN_STRIDES,
+    STAGES,
+    ArchSpec,
+    Block,
+    BlockSpec,
+    Family,
+    Strides,
+    block_name,
+    first_stride,
+    strides_text,
+)
 
 #: Output channels of stages 0 to 4.
 Widths = tuple[int, int, int, int, int]
@@ -43,6 +55,7 @@ class Variant:
         block: Block = "repvgg",
         in_channels: int = 3,
         widths: Widths | None = None,
+        strides: Strides = PLAIN_STRIDES,
     ) -> ArchSpec:
         """The architecture, in other ``widths`` where given; UserError as of make_spec."""
         return make_spec(
@@ -54,6 +67,7 @@ class Variant:
             num_classes=num_classes,
             in_channels=in_channels,
             block=block,
+            strides=strides,
         )
 
 
@@ -67,11 +81,12 @@ def make_spec(
     se_ratio: int = 0,
     in_channels: int = 3,
     block: Block = "repvgg",
+    strides: Strides = PLAIN_STRIDES,
 ) -> ArchSpec:
-    """Lay out a RepVGG from depths (stages 1-4) and widths (stages 0-4).
+    """Lay out a RepVGG from depths (stages 1-4), widths and strides (stages 0-4).
 
     ``groups`` applies to every even layer, counted from stage 0 as layer 0 (RepVGG paper,
-    section 4.1: g2 and g4 models).
+    section 4.1: g2 and g4 models). Stage 3 of a RepVGGplus strides in its first half.
 
     Raises:
         UserError: qarepvgg blocks with squeeze-excitation before the ReLU. QARepVGG's own code has
@@ -88,8 +103,9 @@ def make_spec(
         squeezed = cout // se_ratio if se_ratio else 0
         return BlockSpec(name, cin, cout, stride, grouped, squeezed)
 
-    blocks = [lay_out("stage0", 0, in_channels, widths[0], 2)]
-    for stage, stride, depth, width in _stage_layout(family, depths, widths):
+    blocks = [lay_out("stage0", 0, in_channels, widths[0], strides[0])]
+    for stage, depth, width in _stage_layout(family, depths, widths):
+        stride = first_stride(family, stage, strides)
         for index in range(depth):
             name = block_name(family, stage, index)
             cin = blocks[-1].out_channels
@@ -100,15 +116,15 @@ def make_spec(
 
 def _stage_layout(
     family: Family, depths: tuple[int, int, int, int], widths: Widths
-) -> list[tuple[str, int, int, int]]:
-    """(stage, first stride, depth, width) in order; RepVGGplus halves stage 3."""
+) -> list[tuple[str, int, int]]:
+    """(stage, depth, width) in order; RepVGGplus halves stage 3."""
     if family == "repvggplus":
         half = depths[2] // 2
         split = [depths[0], depths[1], half, depths[2] - half, depths[3]]
         wide = [widths[1], widths[2], widths[3], widths[3], widths[4]]
     else:
         split, wide = list(depths), list(widths[1:])
-    return [(*stage, d, w) for stage, d, w in zip(STAGES[family].items(), split, wide, strict=True)]
+    return list(zip(STAGES[family], split, wide, strict=True))
 
 
 _A, _B, _D = (2, 4, 14, 1), (4, 6, 16, 1), (8, 14, 24, 1)
@@ -145,6 +161,7 @@ def named_spec(
     in_channels: int = 3,
     widths: tuple[int, ...] | None = None,
     block: Block = "repvgg",
+    strides: Strides = PLAIN_STRIDES,
 ) -> ArchSpec:
     """A named architecture, slimmer or wider where ``widths`` says so.
 
@@ -155,7 +172,7 @@ def named_spec(
     if variant is None:
         raise UserError(f"--arch {name}: unknown; known are {', '.join(ZOO)}.")
     if widths is None:
-        return variant.spec(num_classes, block=block, in_channels=in_channels)
+        return variant.spec(num_classes, block=block, in_channels=in_channels, strides=strides)
     given = ",".join(map(str, widths))
     if len(widths) != 5 or min(widths) < 1:
         raise UserError(
@@ -166,7 +183,9 @@ def named_spec(
         raise UserError(f"--widths {given}: {name} needs multiples of {step}.")
     stem, one, two, three, four = widths
     slim = (stem, one, two, three, four)
-    return variant.spec(num_classes, block=block, in_channels=in_channels, widths=slim)
+    return variant.spec(
+        num_classes, block=block, in_channels=in_channels, widths=slim, strides=strides
+    )
 
 
 def variant_name(spec: ArchSpec) -> str | None:
@@ -181,6 +200,8 @@ def describe(spec: ArchSpec) -> str:
         depths, widths = ("-".join(map(str, values)) for values in (spec.depths, spec.widths))
         groups = f", groups {max(spec.groups)}" if max(spec.groups) > 1 else ""
         se = ", SE" if spec.has_se else ""
-        name = f"custom ({spec.family}, depths {depths}, widths {widths}{groups}{se})"
+        plain = spec.strides == PLAIN_STRIDES
+        strides = "" if plain else f", strides {strides_text(spec.strides)}"
+        name = f"custom ({spec.family}, depths {depths}, widths {widths}{strides}{groups}{se})"
     kind = ", qarepvgg blocks" if spec.block == "qarepvgg" else ""
     return f"{name}{kind}, {spec.num_classes} classes"

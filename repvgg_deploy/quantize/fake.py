@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..models.build import build, check_layout, foreign_keys
 from ..models.infer import infer
 from ..models.network import RepVGG
-from ..models.spec import OFFICIAL_EPS
+from ..models.spec import OFFICIAL_EPS, PLAIN_STRIDES, Strides
 from .layers import QuantizedLayer, find_layers, layer_key
 
 _LOWEST, _HIGHEST = -128, 127
@@ -111,8 +111,12 @@ def _wrong(tensors: Mapping[str, Tensor], layer: str) -> str:
     return ""
 
 
-def dequantized(state: Int8State, dtype: torch.dtype = torch.float32) -> RepVGG:
+def dequantized(
+    state: Int8State, dtype: torch.dtype = torch.float32, strides: Strides = PLAIN_STRIDES
+) -> RepVGG:
     """The fused network with the weights that the integers stand for; activations are in float.
+
+    ``strides`` are those of the network that was quantized, which no tensor shows.
 
     Raises:
         UserError: the tensors are not those of a fused RepVGG.
@@ -120,19 +124,21 @@ def dequantized(state: Int8State, dtype: torch.dtype = torch.float32) -> RepVGG:
     scales = {f"{name}.{end}" for name in state.scales for end in _SCALES}
     tensors = {key: value for key, value in state.tensors.items() if key not in scales}
     tensors |= {f"{name}.weight": state.weight(name, dtype) for name in state.scales}
-    spec, form = infer(tensors, OFFICIAL_EPS)
+    spec, form = infer(tensors, OFFICIAL_EPS, strides)
     if foreign := foreign_keys(tensors, spec, form):
         raise UserError(f"{foreign[0]!r} belongs to no part of a plain {spec.family} network.")
     check_layout(tensors, spec, form)
     return build(tensors, spec, form, dtype)
 
 
-def fake_quantized(state: Int8State, dtype: torch.dtype = torch.float32) -> RepVGG:
+def fake_quantized(
+    state: Int8State, dtype: torch.dtype = torch.float32, strides: Strides = PLAIN_STRIDES
+) -> RepVGG:
     """The same, and every quantized layer sees its input in steps, as in int8.
 
     It computes on any device, in ``dtype``. UserError as :func:`dequantized`.
     """
-    network = dequantized(state, dtype)
+    network = dequantized(state, dtype, strides)
     for name, scale in state.scales.items():
         parent, _, leaf = name.rpartition(".")
         layer = FakeQuantized(network.get_submodule(name), scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .assumptions import assumption_lines
 from .text import left_lines
 
 if TYPE_CHECKING:
@@ -19,12 +20,9 @@ def found_lines(result: FuseResult) -> list[str]:
     lines = [f"{weights.path}: {result.artifact.architecture} ({weights.checkpoint.wrapper})"]
     lines += family_lines(result.blocks, weights.reading)
     lines += left_lines([f"block {path}: {reason}" for path, reason in weights.left.items()])
-    if result.dropped:
-        lines.append(
-            f"left out, used only in training: {len(result.dropped)} tensors of auxiliary heads"
-        )
+    lines += assumption_lines(result.assumptions)
     if weights.whole is None:
-        lines.append("not a whole RepVGG network: export and bench have nothing to build from it")
+        lines.append(f"no export or bench: {weights.partial}")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .text import count_text, left_lines
+from .truth import truth_line
 
 if TYPE_CHECKING:
     from ..reparam.graph.result import LeftRegion
@@ -34,4 +35,6 @@ def graph_lines(result: OnnxFusion) -> list[str]:
             f"proof: worst of {outputs} and {regions} {worst.ratio:.2f} times the original's own "
             f"rounding error (limit {worst.limit:g})"
         )
+    if result.truth is not None:
+        lines.append(truth_line(result.truth))
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .assumptions import assumption_lines
 from .fuse import family_lines
 from .graph import left_text
 from .text import counts_text, table
@@ -21,6 +22,7 @@ def checkpoint_text(found: CheckpointInspection) -> str:
     """One line a block, then what would stay or go."""
     lines = [f"{found.path}: {found.architecture} ({found.format}, {found.held})"]
     lines += family_lines(found.kinds, found.reading)
+    lines += assumption_lines(found.assumptions)
     if found.blocks:
         rows = [
             (
@@ -39,9 +41,6 @@ def checkpoint_text(found: CheckpointInspection) -> str:
     else:
         lines.append(f"nothing to fuse: {found.nothing}")
     lines += [f"stays as it is: block {path}: {reason}" for path, reason in found.left.items()]
-    if found.training_only:
-        count = len(found.training_only)
-        lines.append(f"left out, used only in training: {count} tensors of auxiliary heads")
     if found.not_whole and found.blocks:
         lines.append(f"no export or bench: {found.not_whole}")
     lines.append(_parameters(found))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..equivalence.compare import furthest
 from ..sqnr import sqnr_text
+from .assumptions import assumption_lines
 from .text import count_text
+from .truth import truth_line
 
 if TYPE_CHECKING:
     from ..equivalence.compare import Comparison
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ..equivalence.proof import Proof
     from ..equivalence.weights import WeightCheck
     from ..quantize.quality import Likeness
+    from ..steps.assumptions import Assumptions
     from ..steps.int8_proof import IntegerProof
     from ..steps.verdict import Verdict
 
@@ -52,6 +55,19 @@ def check_line(checks: Sequence[Comparison]) -> str:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """One pair: the verdict, the proof's lines or the end-to-end figures."""
+    assumed = [f"{path}: {line}" for path, one in verdict.assumptions for line in _open(one)]
+    files = (verdict.reference, verdict.candidate)  # an engine is not compared
+    held = [f"{file}: {truth_line(one)}" for file, one in zip(files, verdict.truth, strict=False)]
+    return [*assumed, *_verdict_lines(verdict), *held]
+
+
+def _open(assumptions: Assumptions) -> list[str]:
+    """Where the strides are assumed; what else a proof of two files assumes is the same in both."""
+    assumed = assumptions.strides is not None and assumptions.strides_origin == "assumed"
+    return assumption_lines(assumptions) if assumed else []
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
     word = "FAILED" if verdict.failures else "passed"
     head = f"{verdict.candidate} against {verdict.reference}: {word}"
     end = verdict.end_to_end
@@ -147,4 +163,6 @@ def verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "proof": None if verdict.proof is None else verdict.proof.to_dict(),
         "integers": None if verdict.integers is None else verdict.integers.to_dict(),
         "graphs": None if verdict.graphs is None else verdict.graphs.to_dict(),
+        "truth": [one.to_dict() for one in verdict.truth],
+        "assumptions": {str(path): one.to_dict() for path, one in verdict.assumptions},
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..sqnr import EXACT, decibel_text, from_json, sqnr_text
 from .text import count_text, table
+from .truth import truth_line
 
 if TYPE_CHECKING:
     from ..quantize.sensitivity import Sensitivity
@@ -46,6 +47,8 @@ def quantize_lines(result: QuantizeResult) -> list[str]:
         f"integers: {integers['differing']} of {integers['values']} differ between ONNX "
         f"Runtime and torch, by {count_text(integers['largest'], 'step')} at most"
     )
+    if result.truth is not None:
+        lines.append(truth_line(result.truth))
     return lines
 
 

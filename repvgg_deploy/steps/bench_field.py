@@ -62,11 +62,12 @@ class Settings:
 @dataclass(frozen=True)
 class Field:
     """All that takes part: the model of the workspace, if any, every network and ONNX model, and
-    the engines that the user names."""
+    the engines that the user names. ``notes`` say what was assumed of named files."""
 
     model: ModelSubjects | None
     entrants: list[Entrant]
     engines: list[CheckedEngine]
+    notes: list[str] = field(default_factory=list)
 
 
 def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path]) -> Field:
@@ -81,7 +82,7 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
     size = size if model is None else model.size
     entrants = [] if model is None else list(model.entrants)
     floats = [p for p in precisions if p in TORCH_DTYPE] if precisions else ["fp32"]
-    engines = []
+    engines, notes = [], []
     for path in files:
         check_bytes(path)
         subject = open_subject(path)
@@ -91,12 +92,14 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
             entrants.append(onnx_entrant(path, str(path)))
         else:
             entrants += [weights_entrant(subject, size, precision) for precision in floats]
+            if assumed := subject.strides_assumed:
+                notes.append(f"{path}: strides {assumed} are assumed, since the file does not say")
     if entrants and size is None:
         size = entrants[0].subject.image_size
     entrants += reference_entrants(settings.references, floats, size or _REFERENCE_SIZE)
     if precisions:
         entrants = [one for one in entrants if one.subject.precision in precisions]
-    entered = Field(model, entrants, engines)
+    entered = Field(model, entrants, engines, notes)
     _check(entered, settings)
     if settings.builds > 1:
         _check_builds(entered, settings)
@@ -131,6 +134,7 @@ def first_notes(settings: Settings, entered: Field, runtimes: Sequence[str]) -> 
     """What has to be known of the run as a whole."""
     if entered.model is not None:
         yield from entered.model.notes
+    yield from entered.notes
     if not settings.runtimes and (note := missing_note()):
         yield note
     if not settings.runtimes and set(ON_REQUEST).issubset(runtimes_present()):

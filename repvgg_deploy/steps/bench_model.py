@@ -102,7 +102,7 @@ def _unfused(fused: FusedArtifact) -> dict[str, RepVGG]:
     """The training network as it is and with conv-BN folded; empty where there is none."""
     if fused.source_form != "train":
         return {}
-    train = read_weights(source_checkpoint(fused), Reading(**fused.reading)).network.build()
+    train = read_weights(source_checkpoint(fused), Reading.of(fused)).network.build()
     return {RAW: train, FOLDED: fold_conv_bn(train)}
 
 

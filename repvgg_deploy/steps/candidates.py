@@ -87,7 +87,7 @@ def model_entries(folder: ModelFolder) -> list[Entry]:
     entries = []
     if fused.source_form == "train":
         checkpoint = Path(fused.source.path)
-        reading = Reading(**fused.reading)
+        reading = Reading.of(fused)
         entries.append(
             Entry(
                 f"{checkpoint.name} (unfused)",
@@ -122,7 +122,9 @@ def load_candidate(entry: Entry, device: torch.device, stack: ExitStack) -> Cand
     network = subject.network
     runner = TorchRunner(network.build(), device)
     takes = (network.spec.in_channels, None, None)
-    return Candidate(entry.name, entry.path, runner, runner.runtime, takes, 1, BATCH)
+    assumed = subject.strides_assumed
+    how = f"{runner.runtime}, strides {assumed} assumed" if assumed else runner.runtime
+    return Candidate(entry.name, entry.path, runner, how, takes, 1, BATCH)
 
 
 def _of_onnx(entry: Entry, info: OnnxInfo) -> Candidate:

@@ -21,7 +21,7 @@ from ..files import is_onnx, sha256_file
 from ..sidecar import lineage, load_sidecar, read_sidecar, sidecar_path
 from ..workspace import ModelFolder
 from .chain_contents import Artifact, changed_data, contradiction
-from .chain_proofs import Again, Result, prove_again, stored_proof
+from .chain_proofs import Again, Result, held_to_truth, prove_again, stored_proof
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Check:
     """One check of one file. ``passed`` None: it cannot be made here, and ``detail`` says why.
     A check that passed may have one too: what it left out.
 
-    ``kind`` is hash, lineage (what it was made from is still that), stored proof, or proof.
+    ``kind`` is hash, lineage (what it was made from is still that), stored proof, proof, or truth
+    (it gives the recorded outputs).
     """
 
     file: str
@@ -123,6 +124,8 @@ def _check_file(path: Path, again: Again) -> list[Check]:
     passed = False if problem else None if unknown else True
     found.append(check("lineage", passed, problem or unknown))
     found.append(check("stored proof", *stored_proof(artifact)))
+    if again.truth is not None:
+        found.append(check("truth", *held_to_truth(path, artifact, again)))
     if problem:
         return [*found, check("proof", None, "not run, since what it was made from has changed")]
     return [*found, check("proof", *_prove(path, artifact, source, again))]

@@ -17,9 +17,9 @@ from ..engine.compatible import contradiction as engine_contradiction
 from ..engine.engine_file import read_engine_file
 from ..engine.inspector import inspected_mismatches
 from ..engine.precision import LayerTypes, mismatches
+from ..errors import UserError
 from ..files import sha256_file
 from ..quantize.read import read_qdq
-from ..records import check
 from ..reparam.graph.files import load_model
 from ..runners.onnx_info import float_types, read_onnx_info
 from .weights import Reading
@@ -62,9 +62,9 @@ def _is_named(path: Path, artifact: Artifact) -> bool:
 
 def _reading(artifact: FusedArtifact) -> str:
     try:
-        check(Reading(**artifact.reading), Reading)
-    except TypeError as error:
-        return f"its sidecar does not say how the checkpoint was read ({error}); fuse it again"
+        Reading.of(artifact)
+    except UserError as error:
+        return str(error).removeprefix(f"{artifact.file}: ").removesuffix(".")
     return ""
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
 from ..engine.compatible import judge, this_machine
 from ..equivalence.compare import RATIO_LIMIT
-from ..errors import UserError
+from ..equivalence.truth_file import Truth
+from ..errors import CheckFailed, UserError
 from ..files import is_onnx
 from ..optional import available
 from ..runners.torch_network import pick_device
@@ -22,6 +23,7 @@ from .chain_contents import Artifact
 from .engine_proof import pick_reference
 from .int8_proof import stored_quality
 from .int8_quality import measure_quality, prove_quality
+from .truth import hold_graph, hold_weights
 from .verdict import Verdict
 from .verify import average_where_held, verify_pair
 from .weights import BY_ITSELF, Reading, read_weights
@@ -34,15 +36,16 @@ Calibration = Callable[[QuantizedArtifact], Iterable[NDArray[np.float32]] | None
 class Again:
     """How proofs are run: on ``device`` and ``images`` as verify has them.
 
-    ``verdicts`` collects what came out, ``refused`` why proofs could not be run. ``calibration``
-    gives the images that an int8 model was calibrated with, in batches, of what its sidecar says of
-    them; None where they are gone.
+    ``truth`` are recorded outputs of the user's own model. ``verdicts`` collects what came out,
+    ``refused`` why proofs could not be run. ``calibration`` gives the images that an int8 model was
+    calibrated with, in batches, of what its sidecar says of them; None where they are gone.
     """
 
     device: str
     images: Path | None
     verdicts: list[Verdict]
     calibration: Calibration = lambda _artifact: None
+    truth: Truth | None = None
     refused: list[UserError] = field(default_factory=list)
 
 
@@ -77,6 +80,31 @@ def _holds(part: dict[str, Any]) -> bool:
     return 0 <= ratio <= limit <= RATIO_LIMIT and part.get("passed") is True
 
 
+def held_to_truth(path: Path, artifact: Artifact, again: Again) -> Result:
+    """Whether one file gives the recorded outputs.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
+    assert again.truth is not None  # the caller
+    if isinstance(artifact, EngineArtifact):
+        return None, "an engine is held against the model that it was built from"
+    device = pick_device(again.device)
+    try:
+        if isinstance(artifact, FusedArtifact):
+            found = hold_weights(read_weights(path), again.truth, device)
+        else:
+            weights = ModelFolder(path.parent).fused
+            ours = artifact.source.path == weights.name and weights.is_file()
+            network = read_weights(weights).whole if ours else None
+            found = hold_graph(path, again.truth, network)
+    except CheckFailed as error:
+        return False, str(error).removeprefix(f"{path}: ").removesuffix(".")
+    except UserError as error:
+        return None, str(error).removeprefix(f"{path}: ").removesuffix(".")
+    return True, f"the worst sample differs by {found.error:.1e}"
+
+
 def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Again) -> Result:
     """Run the proof of one file against what it was made from.
 
@@ -86,7 +114,7 @@ def prove_again(path: Path, artifact: Artifact, source: Path | None, again: Agai
     if isinstance(artifact, FusedArtifact):
         if artifact.source_form != "train":
             return None, "the checkpoint was fused already, so there is nothing to compare"
-        reading = average_where_held(Reading(**artifact.reading))
+        reading = average_where_held(Reading.of(artifact))
     else:
         reading = BY_ITSELF
     if source is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,8 @@ import torch
 from ..artifacts import FusedArtifact, OnnxArtifact, Source
 from ..equivalence.compare import Comparison, compare
 from ..equivalence.samples import probe_inputs
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..export.graph import BF16_OPSET, DEFAULT_OPSET, INPUT, OUTPUT, to_onnx
 from ..export.half import check_half_range
@@ -21,8 +25,10 @@ from ..runners.protocol import run
 from ..sidecar import store
 from ..workspace import ModelFolder
 from .against_weights import run_weights
+from .assumptions import Assumptions, recorded_assumptions
 from .carried import check_exported
 from .image_size import model_image_size
+from .truth import graph_candidate, network_rounding, weights_candidate
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -33,7 +39,8 @@ CHECKED_BATCHES = (1, 2, 3)
 class OnnxResult:
     """An ONNX model that passed; ``before`` and ``after`` count operators around onnxsim.
 
-    ``fused_proved``: whether the fused weights, which it was checked against, carry a proof.
+    ``fused_proved``: whether the fused weights, which it was checked against, carry a proof;
+    ``assumptions`` are what fuse took for what their checkpoint does not say.
     """
 
     path: Path
@@ -42,6 +49,8 @@ class OnnxResult:
     after: dict[str, int]
     checks: list[Comparison]
     fused_proved: bool
+    assumptions: Assumptions
+    truth: TruthCheck | None
 
 
 def export_onnx(
@@ -51,21 +60,42 @@ def export_onnx(
     opset: int | None = None,
     image_size: tuple[int, int] | None = None,
     batch: int | None = None,
+    truth: Truth | None = None,
 ) -> OnnxResult:
-    """Write ``<precision>.onnx``: simplified, checked by ONNX, and run against torch.
+    """Write ``<precision>.onnx``; arguments and errors are those of :func:`check_onnx`."""
+    return check_onnx(
+        folder, precision=precision, opset=opset, image_size=image_size, batch=batch, truth=truth
+    )()
+
+
+def check_onnx(
+    folder: ModelFolder,
+    *,
+    precision: str = "fp32",
+    opset: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    truth: Truth | None = None,
+) -> Callable[[], OnnxResult]:
+    """A model that is simplified, checked by ONNX, and run against torch; calling it writes it.
 
     ``image_size`` is (height, width), None: that of the models in the folder, else as the network
-    was trained; ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16.
+    was trained; ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16. ``truth`` are recorded
+    outputs of the user's own model.
 
     Raises:
         UserError: the opset is out of range, or ONNX Runtime is missing or refuses the model.
-        CheckFailed: the model is not faithful or not plain; nothing is written.
+        CheckFailed: the model is not faithful or not plain, or does not give the recorded outputs.
     """
     opset = _pick_opset(opset, precision)
     fused: FusedArtifact = folder.read_fused()
     weights = read_weights(folder.fused)
     network = weights.network
     height, width = image_size or model_image_size(folder, network.spec)
+    if truth is not None:
+        _check_size(truth, (height, width))
+        if precision != "fp32":  # whose bound is wider
+            hold_truth(truth, weights_candidate(folder.fused, network, torch.device("cpu")))
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)
@@ -75,29 +105,56 @@ def export_onnx(
     carried = check_exported(weights, model, must_be_exact=True)
     if not carried.exact:
         raise CheckFailed(f"{path}: {carried.reason}; nothing was written.")
+    held = None if truth is None else _hold(truth, path, model, network)
+    artifact = OnnxArtifact(
+        file=path.name,
+        sha256="",  # known when it is written
+        source=Source(folder.fused.name, fused.sha256),
+        precision=precision,
+        opset=opset,
+        input_name=INPUT,
+        output_name=OUTPUT,
+        input_shape=[batch or 0, network.spec.in_channels, height, width],
+        operators=operators(model),
+        proof={
+            "passed": True,
+            "checks": [asdict(check) for check in checks],
+            "weights": asdict(carried),
+        },
+        truth=None if held is None else held.to_dict(),
+    )
+    proved, assumptions = fused.proof is not None, recorded_assumptions(fused, weights)
+    before, after = operators(raw), operators(model)
+    result = OnnxResult(path, artifact, before, after, checks, proved, assumptions, held)
+    return partial(_write, model, result)
+
+
+def _write(model: onnx.ModelProto, checked: OnnxResult) -> OnnxResult:
     artifact = store(
-        path,
+        checked.path,
         lambda temporary: onnx.save(model, temporary),
-        lambda sha256: OnnxArtifact(
-            file=path.name,
-            sha256=sha256,
-            source=Source(folder.fused.name, fused.sha256),
-            precision=precision,
-            opset=opset,
-            input_name=INPUT,
-            output_name=OUTPUT,
-            input_shape=[batch or 0, network.spec.in_channels, height, width],
-            operators=operators(model),
-            proof={
-                "passed": True,
-                "checks": [asdict(check) for check in checks],
-                "weights": asdict(carried),
-            },
-        ),
+        lambda sha256: replace(checked.artifact, sha256=sha256),
     )
-    return OnnxResult(
-        path, artifact, operators(raw), operators(model), checks, fused.proof is not None
+    return replace(checked, artifact=artifact)
+
+
+def _hold(truth: Truth, path: Path, model: onnx.ModelProto, network: Network) -> TruthCheck:
+    cpu = torch.device("cpu")
+    return hold_truth(
+        truth,
+        graph_candidate(path, model, lambda precision: network_rounding(network, precision, cpu)),
     )
+
+
+def _check_size(truth: Truth, image_size: tuple[int, int]) -> None:
+    inputs, _ = truth.match(Path("the ONNX model"), (INPUT,), (OUTPUT,))
+    given = inputs[INPUT].shape[2:]
+    if len(given) == 2 and given != image_size:
+        height, width = given
+        raise UserError(
+            f"{truth.path}: holds images of {height}x{width} pixels, and the ONNX model would take "
+            f"{image_size[0]}x{image_size[1]}; give --size {height}x{width}."
+        )
 
 
 def _pick_opset(asked: int | None, precision: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,8 @@ from ..checkpoint.check import is_finite
 from ..checkpoint.save import save_state
 from ..equivalence.blocks import prove_blocks
 from ..equivalence.proof import Proof, prove_fusion
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..models.build import build
 from ..reparam.state_dict import fold_block, fuse_in_place
@@ -23,8 +25,10 @@ from ..runners.torch_network import pick_device
 from ..sidecar import prepare
 from ..transaction import transaction
 from ..workspace import ModelFolder, Workspace
+from .assumptions import Assumptions, find_assumptions
 from .carried import check_blocks
 from .inventory import BlockCount, architecture, count_blocks, training_only
+from .truth import require_whole, weights_candidate
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
 Format = Literal["theirs", "ours"]
@@ -41,6 +45,8 @@ class FuseResult:
     dropped: list[str]
     proof: Proof | None
     files: list[Path]
+    assumptions: Assumptions
+    truth: TruthCheck | None
 
 
 def fuse_checkpoint(
@@ -55,6 +61,7 @@ def fuse_checkpoint(
     prove: bool = True,
     device: str = "auto",
     images: Path | None = None,
+    truth: Truth | None = None,
 ) -> FuseResult:
     """Fuse a checkpoint, prove it, and make it the workspace's current model.
 
@@ -63,15 +70,17 @@ def fuse_checkpoint(
     with ``form`` ours the official ones of a whole RepVGG. With ``pth`` the weights are written for
     torch.load as well; MegEngine's come back as a pickle too; such copies of an earlier run go. The
     proof of a whole network runs on ``images`` (see load_samples), else on made-up inputs of
-    PROOF_SIZE pixels.
+    PROOF_SIZE pixels. ``truth`` are recorded outputs of the user's own model.
 
     Raises:
         UserError: the checkpoint or the workspace cannot be used.
-        CheckFailed: the fused weights are not the training network; nothing is written.
+        CheckFailed: the fused weights are not the training network, or do not give the recorded
+            outputs; nothing is written.
     """
     weights = read_weights(path, reading)
     require_blocks(weights)
-    _check_options_matter(weights, images)
+    _check_options_matter(weights, images, truth)
+    assumptions = find_assumptions(weights)
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks = count_blocks(weights)
@@ -82,33 +91,53 @@ def fuse_checkpoint(
         proof = _prove(weights, state, images, device) if prove and weights.blocks else None
         if proof is not None:
             _check_weights(weights, state)
+        held = None if truth is None else _hold(weights, state, truth, device)
         if form == "ours" and whole is not None:
             state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
         workspace.claim(name, checkpoint.sha256)  # again: another run may have written meanwhile
         paths = [folder.fused_pth] * pth + [folder.fused_pkl] * (checkpoint.kind == "numpy pickle")
         copies = {path: partial(save_state, state=state, suffix=path.suffix) for path in paths}
         fused = {key: tensor.contiguous() for key, tensor in state.items()}
+        record = _record(weights, folder, origin, blocks, assumptions, proof, held)
         artifact = prepare(
             change,
             folder.fused,
             lambda temporary: save_state(temporary, fused, ".safetensors"),
-            lambda sha256: FusedArtifact(
-                file=folder.fused.name,
-                sha256=sha256,
-                source=Source(origin or str(path.resolve()), checkpoint.sha256),
-                source_form=weights.form,
-                family=", ".join(dict.fromkeys(block.family for block in blocks)),
-                architecture=architecture(weights, blocks),
-                reading=reading.to_dict(),
-                spec=None if whole is None else whole.spec.to_dict(),
-                proof=None if proof is None else proof.to_dict(),
-            ),
+            lambda sha256: replace(record, sha256=sha256),
             copies,
         )
         for stale in folder.stale_copies(paths):
             change.remove(stale)
         workspace.set_current(folder, change)
-    return FuseResult(folder, artifact, weights, blocks, dropped, proof, [folder.fused, *paths])
+    files = [folder.fused, *paths]
+    return FuseResult(folder, artifact, weights, blocks, dropped, proof, files, assumptions, held)
+
+
+def _record(
+    weights: WeightsFile,
+    folder: ModelFolder,
+    origin: str | None,
+    blocks: list[BlockCount],
+    assumptions: Assumptions,
+    proof: Proof | None,
+    held: TruthCheck | None,
+) -> FusedArtifact:
+    """The sidecar but for the hash, which is known when the file is written."""
+    checkpoint = weights.checkpoint
+    return FusedArtifact(
+        file=folder.fused.name,
+        sha256="",
+        source=Source(origin or str(checkpoint.path.resolve()), checkpoint.sha256),
+        source_form=weights.form,
+        family=", ".join(dict.fromkeys(block.family for block in blocks)),
+        architecture=architecture(weights, blocks),
+        reading=weights.reading.to_dict(),
+        spec=None if weights.whole is None else weights.whole.spec.to_dict(),
+        proof=None if proof is None else proof.to_dict(),
+        not_whole=weights.partial,
+        assumptions=assumptions.to_dict(),
+        truth=None if held is None else held.to_dict(),
+    )
 
 
 def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:
@@ -128,7 +157,9 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
     return state, dropped
 
 
-def _check_options_matter(weights: WeightsFile, images: Path | None) -> None:
+def _check_options_matter(weights: WeightsFile, images: Path | None, truth: Truth | None) -> None:
+    if truth is not None:
+        require_whole(weights)
     if weights.reading.eps is not None and not weights.blocks:
         raise UserError(
             f"{weights.path}: is fused already, no batch norm to fold; leave out --eps."
@@ -208,6 +239,16 @@ def _check_measurable(weights: WeightsFile, proof: Proof) -> None:
         f"{proof.unmeasured} ({key!r} holds values up to {sizes[key]:.2g}); nothing was written. "
         "The training diverged or the file is damaged, so use an earlier checkpoint."
     )
+
+
+def _hold(
+    weights: WeightsFile, fused: Mapping[str, Tensor], truth: Truth, device: str
+) -> TruthCheck:
+    """The fused network on recorded inputs."""
+    whole = require_whole(weights)
+    ours = {whole.layout.our_key(key): tensor for key, tensor in fused.items()}
+    network = replace(whole, form="deploy", state=ours)
+    return hold_truth(truth, weights_candidate(weights.path, network, pick_device(device)))
 
 
 def _prove_network(

@@ -11,6 +11,8 @@ import onnx
 from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..files import sha256_file
 from ..reparam.graph.check import check_no_nan
@@ -23,6 +25,7 @@ from ..runners.onnx_session import Arrays, OrtSession
 from ..sidecar import prepare_sidecar
 from ..transaction import transaction
 from .graph_output import check_output, prepare_data
+from .truth import graph_candidate
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class OnnxFusion:
     fused: tuple[FusedRegion, ...]
     left: tuple[LeftRegion, ...]
     proof: GraphProof | None
+    truth: TruthCheck | None
 
 
 def fuse_onnx(
@@ -47,16 +51,19 @@ def fuse_onnx(
     allow_costlier: bool = False,
     prove: bool = True,
     inputs: Path | None = None,
+    truth: Truth | None = None,
 ) -> OnnxFusion:
     """Fuse ``path`` into ``output`` (its sidecar beside it), proved before it appears.
 
     ``inputs`` is an .npz file for the proof, arrays named as the model's inputs; None: noise.
+    ``truth`` are recorded inputs and outputs of the user's own model.
     Large weights go to a file beside ``output`` where those of ``path`` were in such a file. A
     model with nothing to fuse is copied, byte for byte unless its weights lie in other files.
 
     Raises:
         UserError: the model or the inputs cannot be used, or ``output`` cannot be written.
-        CheckFailed: the fused model is not faithful; nothing is written.
+        CheckFailed: the fused model is not faithful, or does not give the recorded outputs; nothing
+            is written.
     """
     samples = None if inputs is None else read_inputs(inputs)
     model = read_model(path)
@@ -74,6 +81,7 @@ def fuse_onnx(
             _check_copy(path)
         else:
             proof = _prove(path, staged, prove, samples, ends)
+        held = None if truth is None else _hold(path, staged, truth)
         data = {file.name: sha256_file(file) for file in files[1:]}
         prepare_data(change, files[1:], output, used)
         artifact = FusedOnnxArtifact(
@@ -84,9 +92,15 @@ def fuse_onnx(
             fused=[asdict(region) for region in fused],
             left=[asdict(region) for region in left],
             proof=None if proof is None else proof.to_dict(),
+            truth=None if held is None else held.to_dict(),
         )
         prepare_sidecar(change, output, artifact)
-    return OnnxFusion(path, (output, *map(output.with_name, data)), artifact, fused, left, proof)
+    written = (output, *map(output.with_name, data))
+    return OnnxFusion(path, written, artifact, fused, left, proof, held)
+
+
+def _hold(source: Path, fused: Path, truth: Truth) -> TruthCheck:
+    return hold_truth(truth, graph_candidate(source, file=fused))
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:

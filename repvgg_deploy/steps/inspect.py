@@ -15,6 +15,7 @@ from ..quantize.read import read_qdq
 from ..reparam.graph.files import load_model, read_model
 from ..reparam.graph.plan import Plan, make_plan
 from ..reparam.graph.result import FusedRegion, LeftRegion
+from .assumptions import Assumptions, find_assumptions
 from .inventory import (
     BlockCount,
     BlockEntry,
@@ -52,6 +53,7 @@ class CheckpointInspection:
     training_only: list[str]
     parameters: int
     parameters_after: int
+    assumptions: Assumptions
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def inspect_checkpoint(path: Path, reading: Reading) -> CheckpointInspection:
         training_only=dropped,
         parameters=before,
         parameters_after=before - saved - parameters(weights, dropped),
+        assumptions=find_assumptions(weights),
     )
 
 

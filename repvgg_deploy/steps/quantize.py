@@ -11,6 +11,8 @@ import onnx
 from ..artifacts import QuantizedArtifact
 from ..data.spool import Spool, spooled
 from ..equivalence.compare import Comparison
+from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..quantize.collect import NAMELESS
 from ..quantize.qdq import insert_qdq
@@ -25,6 +27,7 @@ from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization
 from .quantize_record import Outcome
 from .quantize_source import float_model
+from .truth import graph_candidate
 from .write_int8 import write_int8
 
 #: Below this a network has lost its answers, not some precision, and nothing is written.
@@ -41,6 +44,7 @@ class QuantizeResult:
     quality: Likeness
     fallback: Fallback | None
     equalized: Comparison | None
+    truth: TruthCheck | None = None
 
 
 def quantize_model(
@@ -50,20 +54,26 @@ def quantize_model(
     options: QuantizeOptions,
     progress: Callable[[str, float], None],
     remade: Collection[str] = (),
+    truth: Truth | None = None,
 ) -> QuantizeResult:
     """Write ``int8.onnx``, its fake-quantized network and its sidecar, all or none of them.
 
-    ``remade`` are the precisions of float ONNX models that are exported anew afterwards.
+    ``remade`` are the precisions of float ONNX models that are exported anew afterwards. ``truth``
+    are recorded outputs of the user's own model: the float network has to agree with them within
+    rounding, the int8 model by its SQNR.
 
     Raises:
         UserError: a network or images that cannot be used, or integers that cannot be checked.
-        CheckFailed: equalization changed the function, the bounds are not reached, or ONNX
-            Runtime's integers are not those that were meant.
+        CheckFailed: the network does not give the recorded outputs, equalization changed the
+            function, the bounds are not reached, or ONNX Runtime's integers are not those that were
+            meant.
     """
     path = folder.claim_int8(source)
     check_calibration_size(folder, calibration.fit, remade)
     check_writable(path)
     model = float_model(source, calibration)
+    if truth is not None:
+        hold_truth(truth, graph_candidate(source, model))
     with spooled(calibration.fit) as images:
         network = post_training(source, model, images, options, progress)
         equalized = prove_equalization(source, model, network, images.stored)
@@ -87,9 +97,10 @@ def quantize_model(
             f"{LEAST_SQNR_DB:g}; nothing was written. Try --method thorough, more images with "
             "--samples, or let the most harmful layers stay in float with --min-sqnr."
         )
-    outcome = Outcome(network, quantized, quality, measured.samples, fallback)
+    held = None if truth is None else hold_truth(truth, graph_candidate(path, quantized))
+    outcome = Outcome(network, quantized, quality, measured.samples, fallback, truth=held)
     artifact = write_int8(source, folder, outcome, calibration, options)
-    return QuantizeResult(path, artifact, network, quality, fallback, equalized)
+    return QuantizeResult(path, artifact, network, quality, fallback, equalized, held)
 
 
 def to_int8(source: Path, network: QuantizedNetwork, options: QuantizeOptions) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from ..artifacts import QuantizedArtifact, Source
+from ..equivalence.truth import TruthCheck
 from ..export.simplify import operators
 from ..files import sha256_file
 from ..quantize.layers import left_in_float
@@ -25,7 +26,8 @@ from .quantize_options import QuantizeOptions
 class Outcome:
     """What came out: the ``quantized`` model of ``network``, and its ``quality`` on ``samples``.
 
-    ``training`` is what the sidecar says of how it was trained, None: it was not.
+    ``training`` is what the sidecar says of how it was trained, None: it was not; ``truth`` how it
+    compares with recorded outputs, None: there were none.
     """
 
     network: QuantizedNetwork
@@ -34,6 +36,7 @@ class Outcome:
     samples: int
     fallback: Fallback | None = None
     training: dict[str, Any] | None = None
+    truth: TruthCheck | None = None
 
 
 def describe(
@@ -81,6 +84,7 @@ def describe(
             "integers": None,
             **bounds,
         },
+        truth=None if outcome.truth is None else outcome.truth.to_dict(),
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..data.training import TrainingSet
 from ..errors import CheckFailed, UserError
@@ -31,7 +30,7 @@ from .quantize import QuantizeResult
 from .train import Setup, record_of, training_batches, validation_batches
 from .train_network import Start
 from .train_qat import Progress, QatRun, export_qat, prepare_qat
-from .weights import WeightsFile
+from .weights import Reading, WeightsFile
 
 
 @contextmanager
@@ -86,16 +85,18 @@ def _claim(weights: WeightsFile, workspace: Workspace, name: str) -> ModelFolder
 
 def _check_reading(folder: ModelFolder, weights: WeightsFile) -> None:
     """UserError where the fused weights were read from the checkpoint in another way."""
-    if _effect(folder.read_fused().reading) != _effect(weights.reading.to_dict()):
+    spec = weights.network.spec
+    ours = replace(weights.reading, eps=spec.eps, strides=spec.strides)
+    if _effect(Reading.of(folder.read_fused())) != _effect(ours):
         raise UserError(
-            f"{folder.fused}: was read from {weights.path} with another --eps, --family or choice "
-            "of its moving average; give --init that file to train it, or another --name."
+            f"{folder.fused}: was read from {weights.path} with another --eps, --strides, --family "
+            "or choice of its moving average; give --init that file to train it, or another --name."
         )
 
 
-def _effect(reading: dict[str, Any]) -> dict[str, Any]:
+def _effect(reading: Reading) -> Reading:
     """``ema`` None takes the moving average where there is one, as True does."""
-    return {**reading, "ema": reading.get("ema") is not False}
+    return replace(reading, ema=reading.ema is not False)
 
 
 def calibrated(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UserError
 from ..models.network import RepVGG
-from ..models.spec import ArchSpec, Block
+from ..models.spec import PLAIN_STRIDES, ArchSpec, Block, Strides
 from ..models.zoo import Widths, describe, named_spec
 from ..train.initial import fine_tuned_spec, new_network, take_weights
 from ..train.record import Initial
@@ -15,11 +15,12 @@ from .weights import WeightsFile
 
 @dataclass(frozen=True)
 class Structure:
-    """``arch`` is a name of the zoo, ``widths`` stand in place of its own; None: not said."""
+    """``arch`` is a name of the zoo; ``widths`` and ``strides`` replace its own. None: not said."""
 
     arch: str | None
     widths: Widths | None
     block: Block | None
+    strides: Strides | None = None
 
     def spec(self, num_classes: int, in_channels: int) -> ArchSpec:
         """The architecture, which has a name.
@@ -34,6 +35,7 @@ class Structure:
             in_channels=in_channels,
             widths=self.widths,
             block=self.block or "repvgg",
+            strides=self.strides or PLAIN_STRIDES,
         )
 
 
@@ -87,7 +89,8 @@ def check_structure(weights: WeightsFile, structure: Structure) -> None:
     """UserError where a checkpoint is not of the structure that is asked for."""
     path, spec = weights.path, weights.network.spec
     if structure.arch is not None:
-        asked = structure.spec(spec.num_classes, spec.in_channels)
+        strides = structure.strides or spec.strides
+        asked = replace(structure, strides=strides).spec(spec.num_classes, spec.in_channels)
         if (asked.family, asked.blocks) != (spec.family, spec.blocks):
             raise UserError(
                 f"{path}: holds {describe(spec)}, not {describe(asked)}; leave out --arch and "

@@ -92,7 +92,7 @@ def prepare_qat(
     with spooled(calibration.fit) as images:
         start = post_training(source, model, images, options, progress)
         equalized = prove_equalization(source, model, start, images.stored)
-        network = trainable(start, settings)
+        network = trainable(start, settings, teacher.spec.strides)
         if settings.reinsert_bn:
             insert_norms(network, images.batches)
         some = np.array(images.stored[:_PROOF_IMAGES])

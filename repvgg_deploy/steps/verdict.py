@@ -8,7 +8,9 @@ from pathlib import Path
 from ..equivalence.compare import Comparison
 from ..equivalence.graph import GraphProof
 from ..equivalence.proof import Proof
+from ..equivalence.truth import TruthCheck
 from ..equivalence.weights import WeightCheck
+from .assumptions import Assumptions
 from .int8_proof import IntegerProof
 
 
@@ -20,7 +22,8 @@ class Verdict:
     outside the blocks that are not the same to the bit. For two ONNX models it is the worst
     output of ``graphs`` (None: no float output). For an int8 model ``integers`` is compared first;
     ``end_to_end`` is None where they already differ. ``weights`` is None for an engine, which
-    shows none.
+    shows none. ``truth`` is how each compares with recorded outputs, reference first; empty where
+    there are none. ``assumptions`` are those of each file of weights, of what it does not say.
     """
 
     reference: Path
@@ -32,6 +35,8 @@ class Verdict:
     graphs: GraphProof | None = None
     integers: IntegerProof | None = None
     weights: WeightCheck | None = None
+    truth: tuple[TruthCheck, ...] = ()
+    assumptions: tuple[tuple[Path, Assumptions], ...] = ()
 
     @property
     def failures(self) -> list[str]:

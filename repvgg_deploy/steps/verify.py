@@ -15,13 +15,18 @@ from ..equivalence.graph import prove_graphs
 from ..equivalence.graph_inputs import read_inputs
 from ..equivalence.graph_weights import check_graph_weights
 from ..equivalence.proof import prove_fusion
+from ..equivalence.truth import TruthCheck
+from ..equivalence.truth_file import Truth
 from ..errors import UserError
 from ..files import is_onnx, sha256_file
+from ..models.spec import strides_text
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
 from ..runners.torch_network import pick_device
 from ..sidecar import read_sidecar
+from .assumptions import find_assumptions
 from .carried import check_network, made_from
 from .fuse import refuse_images
+from .truth import hold_graph, hold_weights
 from .verdict import Verdict
 from .verify_blocks import verify_blocks
 from .verify_engine import compare_engine
@@ -46,20 +51,23 @@ def verify_pair(
     device: str = "auto",
     images: Path | None = None,
     reading: Reading = BY_ITSELF,
+    truth: Truth | None = None,
 ) -> Verdict:
     """Judge a pair; the one nearer to training is the reference, whichever is named first.
 
     Of two ONNX models the first is the reference, or the one that is not quantized. ``reading``
     says how checkpoints are read; a moving average, if asked for, is taken from each that has one,
-    which fused weights do not.
+    which fused weights do not. ``truth`` are recorded outputs of the user's own model.
 
     Raises:
         UserError: a file that cannot be used, or networks that cannot be compared.
+        CheckFailed: one of them does not give the recorded outputs.
     """
     if is_onnx(first) and is_onnx(second):
         if is_quantized(first) and not is_quantized(second):
             first, second = second, first
-        return _verify_graphs(first, second, images)
+        held = () if truth is None else tuple(hold_graph(path, truth) for path in (first, second))
+        return replace(_verify_graphs(first, second, images), truth=held)
     lenient = average_where_held(reading)
     subjects = (open_subject(first, lenient), open_subject(second, lenient))
     if reading.ema and not any(map(_is_average, subjects)):
@@ -68,10 +76,23 @@ def verify_pair(
         )
     reference, candidate = sorted(subjects, key=_distance_from_training)
     target = pick_device(device)
+    weights = [subject for subject in (reference, candidate) if isinstance(subject, WeightsFile)]
+    return replace(
+        _compare(reference, candidate, target, images),
+        truth=() if truth is None else _hold(reference, candidate, target, truth),
+        assumptions=tuple((one.path, find_assumptions(one)) for one in weights),
+    )
+
+
+def _compare(
+    reference: Subject, candidate: Subject, target: torch.device, images: Path | None
+) -> Verdict:
+    """The reference is nearer to training."""
     if isinstance(candidate, CheckedEngine):  # sorted: an engine comes last
         if isinstance(reference, CheckedEngine):
             raise UserError(
-                f"{first}: is an engine, as is {second}; hold each against what it was built from."
+                f"{reference.path}: is an engine, as is {candidate.path}; hold each against what "
+                "it was built from."
             )
         end_to_end = compare_engine(reference, candidate, target, images)
         return Verdict(reference.path, candidate.path, end_to_end, None, str(target))
@@ -85,6 +106,20 @@ def verify_pair(
     assert isinstance(candidate, OnnxInfo)
     verify = verify_int8 if is_quantized(candidate.path) else verify_onnx
     return verify(reference, candidate, target, images)
+
+
+def _hold(
+    reference: Subject, candidate: Subject, device: torch.device, truth: Truth
+) -> tuple[TruthCheck, ...]:
+    """Both on recorded inputs; an engine is held against its reference alone."""
+    network = reference.network if isinstance(reference, WeightsFile) else None
+    return tuple(
+        hold_graph(subject.path, truth, network)
+        if isinstance(subject, OnnxInfo)
+        else hold_weights(subject, truth, device)
+        for subject in (reference, candidate)
+        if not isinstance(subject, CheckedEngine)
+    )
 
 
 def source_checkpoint(artifact: FusedArtifact) -> Path:
@@ -129,6 +164,12 @@ def _verify_networks(
         second.spec.blocks,
         second.spec.num_classes,
     ):
+        strides = [strides_text(spec.strides, ",") for spec in (first.spec, second.spec)]
+        if strides[0] != strides[1]:
+            raise UserError(
+                f"{candidate.path}: has the strides {strides[1]}, and {reference.path} "
+                f"{strides[0]}; give those of the network with --strides."
+            )
         raise UserError(
             f"{candidate.path}: is of another architecture than {reference.path}; name two forms "
             "of one network."

@@ -70,12 +70,12 @@ def verify_int8(
     image = (candidate.channels, candidate.height, candidate.width)
     samples, batch = pick_samples(path, image, candidate.batch or 1, candidate.batch, images)
     own = run_with_integers(path, model, candidate.input, samples, batch)
-    dtype = TORCH_DTYPE[candidate.precision]
+    dtype, strides = TORCH_DTYPE[candidate.precision], reference.network.spec.strides
     with exact_math():
-        truth = follow(fake_quantized(state, torch.float64), samples, own, device)
-        torch_run = follow(fake_quantized(state, dtype), samples, own, device)
-        whole = run(TorchRunner(fake_quantized(state, dtype), device), samples)
-        plain = run(TorchRunner(dequantized(state), device), samples)
+        truth = follow(fake_quantized(state, torch.float64, strides), samples, own, device)
+        torch_run = follow(fake_quantized(state, dtype, strides), samples, own, device)
+        whole = run(TorchRunner(fake_quantized(state, dtype, strides), device), samples)
+        plain = run(TorchRunner(dequantized(state, strides=strides), device), samples)
         floats = run(TorchRunner(reference.network.build(), device), samples)
     logits = compare("logits", truth.logits, torch_run.logits, own.logits, candidate.precision)
     proof = IntegerProof(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..artifacts import FusedArtifact
 from ..checkpoint.check import check_values
 from ..checkpoint.load import Checkpoint, load_checkpoint
 from ..data.samples import load_samples
@@ -21,9 +22,11 @@ from ..models.build import build, check_layout, foreign_keys
 from ..models.infer import NotPlain, infer
 from ..models.layouts import Layout, recognise
 from ..models.network import RepVGG
-from ..models.spec import OFFICIAL_EPS, ArchSpec, Form
+from ..models.spec import OFFICIAL_EPS, ArchSpec, Form, Strides, strides_text
+from ..rebuild import rebuild
 from ..reparam.blocks import TrainBlock
 from ..reparam.find import find_blocks, pick_families
+from .recorded_network import RecordedNetwork, find_recorded
 
 #: Pixels a side of the images that a proof makes up: the smallest power of two at which the last
 #: stage of a RepVGG still sees more than one pixel.
@@ -36,16 +39,37 @@ class Reading:
     """What a state dict does not say about itself, where the user says it.
 
     ``eps`` of the batch norms and ``family`` (see ``--family``); None: by the family table.
-    ``ema``: the moving average or not; None: where there is one.
+    ``ema``: the moving average or not; None: where there is one. ``strides`` of stages 0 to 4 of a
+    whole network; None: as an earlier step recorded them, else the plain ones.
     """
 
     eps: float | None = None
     family: str | None = None
     ema: bool | None = None
+    strides: Strides | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, fused: FusedArtifact) -> Reading:
+        """How fuse read the checkpoint, with the eps and strides that it settled on.
+
+        Raises:
+            UserError: the sidecar does not say so.
+        """
+        try:
+            reading = rebuild(cls, fused.reading, "reading")
+            if fused.spec is None:
+                return reading
+            spec = ArchSpec.from_dict(fused.spec)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{fused.file}: its sidecar does not say how the checkpoint was read ({error}); "
+                "fuse it again."
+            ) from error
+        return replace(reading, eps=spec.eps, strides=spec.strides)
 
 
 #: Everything by the file and the family table.
@@ -72,6 +96,7 @@ class WeightsFile:
 
     ``whole`` is None where the file is not one RepVGG network; ``partial`` says why.
     ``holds_fused``: it has blocks in deploy form, and all that look so are.
+    ``recorded`` is what an earlier step wrote down about it, None where there was none.
     """
 
     checkpoint: Checkpoint
@@ -81,6 +106,7 @@ class WeightsFile:
     whole: Network | None
     partial: str
     holds_fused: bool
+    recorded: RecordedNetwork | None = None
 
     @property
     def path(self) -> Path:
@@ -90,6 +116,13 @@ class WeightsFile:
     def form(self) -> Form:
         """``deploy`` where nothing is left to fuse."""
         return "train" if self.blocks else "deploy"
+
+    @property
+    def strides_assumed(self) -> str:
+        """The strides of a whole network that neither the user nor an earlier step gave; else
+        empty."""
+        known = self.reading.strides is not None or self.recorded is not None
+        return "" if self.whole is None or known else strides_text(self.whole.spec.strides)
 
     @property
     def network(self) -> Network:
@@ -102,10 +135,13 @@ class WeightsFile:
 def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     """Read and check a checkpoint of any family, in training or deploy form.
 
+    What an earlier step recorded about the file is the truth: nothing of it is inferred again.
+
     Raises:
         UserError: one sentence that names the file and what is wrong with it.
     """
     checkpoint = _without_prefix(load_checkpoint(path, reading.ema))
+    recorded = find_recorded(path)
     try:
         found = find_blocks(
             checkpoint.state,
@@ -114,7 +150,7 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
             eps_known=reading.eps is not None,
             megengine=checkpoint.kind == "numpy pickle",
         )
-        whole, partial = _whole_network(checkpoint.state, found.blocks, reading)
+        whole, partial = _whole_network(checkpoint.state, found.blocks, reading, recorded)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     state = checkpoint.state
@@ -122,7 +158,7 @@ def read_weights(path: Path, reading: Reading = BY_ITSELF) -> WeightsFile:
     used = list(state) if whole else [key for block in blocks for key in block.keys(state)]
     check_values(state, used, path)
     fused = bool(found.deployed)
-    return WeightsFile(checkpoint, reading, blocks, found.left, whole, partial, fused)
+    return WeightsFile(checkpoint, reading, blocks, found.left, whole, partial, fused, recorded)
 
 
 def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
@@ -148,6 +184,43 @@ def _with_identities(blocks: list[TrainBlock], whole: Network) -> list[TrainBloc
 
 
 def _whole_network(
+    state: Mapping[str, Tensor],
+    blocks: list[TrainBlock],
+    reading: Reading,
+    recorded: RecordedNetwork | None,
+) -> tuple[Network | None, str]:
+    """The network, or why there is none; UserError where it contradicts what was said of it."""
+    if recorded is not None and recorded.spec is None:
+        whole, partial = None, recorded.not_whole
+    else:
+        known = None if recorded is None or recorded.spec is None else recorded.spec.strides
+        strides = reading.strides or known
+        whole, partial = _infer_network(state, blocks, replace(reading, strides=strides))
+    if whole is None and reading.strides is not None:
+        raise UserError(f"--strides {strides_text(reading.strides, ',')} has no effect: {partial}")
+    if whole is None or recorded is None or recorded.spec is None:
+        return whole, partial
+    return _checked(whole, recorded.spec, recorded.by), ""
+
+
+def _checked(whole: Network, recorded: ArchSpec, by: Path) -> Network:
+    """The network as recorded; UserError where the file or an option says otherwise."""
+    found = whole.spec
+    if whole.form == "deploy":  # it shows neither
+        found = replace(found, eps=recorded.eps, block=recorded.block)
+    found = replace(found, aux_stages=recorded.aux_stages)
+    for name, ours, theirs in (
+        ("--strides", strides_text(found.strides, ","), strides_text(recorded.strides, ",")),
+        ("--eps", f"{found.eps:g}", f"{recorded.eps:g}"),
+    ):
+        if ours != theirs:
+            raise UserError(f"{name} {ours}: {by} records {theirs}; leave out {name}.")
+    if found != recorded:
+        raise UserError(f"is not the network that {by} describes; run the step that made it again.")
+    return replace(whole, spec=recorded if whole.form == "deploy" else whole.spec)
+
+
+def _infer_network(
     state: Mapping[str, Tensor], blocks: list[TrainBlock], reading: Reading
 ) -> tuple[Network | None, str]:
     recognised = recognise(state)
@@ -160,9 +233,9 @@ def _whole_network(
     layout, ours = recognised
     eps = next((block.eps(reading.eps) for block in blocks), reading.eps or OFFICIAL_EPS)
     try:
-        spec, form = infer(ours, eps)
+        spec, form = infer(ours, eps, reading.strides)
     except NotPlain as error:
-        return None, f"{error} Use your own model code with the fused weights."
+        return None, str(error)
     if foreign := foreign_keys(ours, spec, form):
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         return None, (

@@ -61,6 +61,12 @@ def _proved(report: Report) -> Answer:
         if ratios
         else "No error ratio is recorded."
     )
+    compared = [Path(proof.target).name for proof in report.proofs if proof.truth is not None]
+    text += (
+        f" Compared with recorded outputs of your own model: {', '.join(compared)}."
+        if compared
+        else " The architecture was read off the file, not compared with your own model (--truth)."
+    )
     if failed:
         names = ", ".join(Path(proof.target).name for proof in failed)
         return Answer(question, short, f"FAILED: {names}. {text}", "bad")

@@ -61,7 +61,8 @@ def _command(artifact: Artifact, source: Artifact | None, place: list[str]) -> t
     if isinstance(artifact, FusedArtifact):
         return _fuse(artifact, place), "images and device of the proof, --pth, --format"
     if isinstance(artifact, FusedOnnxArtifact):
-        line = _line("fuse", artifact.source.path, "--name", *place[1:])
+        truth = _truth(artifact)
+        line = _line("fuse", artifact.source.path, *truth, "--name", *place[1:])
         return line, "inputs of the proof, --allow-costlier"
     if isinstance(artifact, OnnxArtifact):
         kind = {"fp32": ["--onnx"], "fp16": ["--onnx", "--fp16"]}
@@ -83,6 +84,9 @@ def _fuse(artifact: FusedArtifact, place: list[str]) -> str:
     reading = artifact.reading
     ema = [] if reading.get("ema") is None else ["--ema" if reading["ema"] else "--no-ema"]
     options = [*_given("--eps", reading.get("eps")), *_given("--family", reading.get("family"))]
+    if reading.get("strides"):
+        options += ["--strides", ",".join(map(str, reading["strides"]))]
+    options += _truth(artifact)
     unproved = artifact.proof is None and artifact.source_form == "train"
     options += [*ema, *(["--no-verify"] if unproved else [])]
     return _line("fuse", artifact.source.path, *options, "--name", *place[1:])
@@ -91,7 +95,7 @@ def _fuse(artifact: FusedArtifact, place: list[str]) -> str:
 def _exported(artifact: OnnxArtifact) -> list[str]:
     batch, _, height, width = artifact.input_shape
     options = ["--opset", str(artifact.opset), "--size", f"{height}x{width}"]
-    return options + _given("--batch", batch or None)
+    return options + _given("--batch", batch or None) + _truth(artifact)
 
 
 def _quantize(artifact: QuantizedArtifact, place: list[str]) -> str:
@@ -103,7 +107,7 @@ def _quantize(artifact: QuantizedArtifact, place: list[str]) -> str:
     options += [] if method.get("stem", True) else ["--no-stem"]
     options += ["--linear"] if method.get("linear") else []
     options += _given("--min-sqnr", proof["min_sqnr_db"])
-    options += _given("--max-drop", proof["max_drop"])
+    options += _given("--max-drop", proof["max_drop"]) + _truth(artifact)
     if artifact.source.path.lower().endswith(".onnx"):
         return _line("quantize", artifact.source.path, *options, "--name", *place[1:])
     return _line("quantize", *options, *place)
@@ -149,6 +153,12 @@ def _build_options(options: BuildOptions) -> list[str]:
     for name in ("tf32", "version_compatible", "hardware_compatible", "refittable"):
         found += ["--" + name.replace("_", "-")] if getattr(options, name) else []
     return found
+
+
+def _truth(
+    artifact: FusedArtifact | FusedOnnxArtifact | OnnxArtifact | QuantizedArtifact,
+) -> list[str]:
+    return _given("--truth", (artifact.truth or {}).get("path"))
 
 
 def _given(option: str, value: object) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ...equivalence.truth import TruthCheck
+
 #: ``differs``: it is not what its sidecar says. ``stale``: what it was made from is another now.
 #: ``unrecorded``: no sidecar says what it is.
 Status = Literal["intact", "differs", "stale", "missing", "unrecorded"]
@@ -69,7 +71,8 @@ class Likeness:
 class Proof:
     """An arrow from ``source`` to ``target``, which are names of entries, and its stored proof.
 
-    ``algebra`` is the worst block's relative error when folded in float64.
+    ``algebra`` is the worst block's relative error when folded in float64. ``truth`` is how the
+    target compares with recorded outputs of the user's own model, None where none were given.
     """
 
     source: str
@@ -79,6 +82,7 @@ class Proof:
     compared: list[Compared]
     algebra: float | None
     likeness: Likeness | None
+    truth: TruthCheck | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ...artifacts import FusedArtifact, QuantizedArtifact
+from ...artifacts import EngineArtifact, FusedArtifact, QuantizedArtifact
+from ...equivalence.truth import TruthCheck
+from ...rebuild import rebuild
 from ...sqnr import LOWEST
 from ..chain_contents import Artifact
 from ..chain_proofs import stored_proof
@@ -37,7 +39,18 @@ def _proof(found: Found) -> Proof:
         list(_compared(artifact.proof)),
         _worst_algebra(artifact.proof),
         _likeness(artifact) if isinstance(artifact, QuantizedArtifact) else None,
+        None if entry.status == "stale" else _truth(artifact),
     )
+
+
+def _truth(artifact: Artifact) -> TruthCheck | None:
+    """What the sidecar records of recorded outputs; None where it holds nothing of that kind."""
+    if isinstance(artifact, EngineArtifact) or artifact.truth is None:
+        return None
+    try:
+        return rebuild(TruthCheck, artifact.truth)
+    except (TypeError, ValueError):
+        return None
 
 
 def _verdict(found: Found, artifact: Artifact) -> tuple[Verdict, str]:

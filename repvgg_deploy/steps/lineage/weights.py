@@ -40,7 +40,7 @@ def read_pair(files: list[Found]) -> Pair:
         why = fused.entry.detail or f"{artifact.source.path} is not here any more"
         return Pair(None, after, why)
     try:
-        reading = average_where_held(Reading(**artifact.reading))
+        reading = average_where_held(Reading.of(artifact))
         return Pair(read_weights(fused.origin, reading), after, "")
     except UserError as error:
         return Pair(None, after, str(error).removesuffix("."))

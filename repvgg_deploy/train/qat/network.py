@@ -11,21 +11,23 @@ from torch import Tensor, nn
 from ...models.build import build
 from ...models.infer import infer
 from ...models.network import RepVGG
-from ...models.spec import OFFICIAL_EPS
+from ...models.spec import OFFICIAL_EPS, PLAIN_STRIDES, Strides
 from ...quantize.layers import layer_key
 from ...quantize.quantizer import Images, QuantizedNetwork
 from .layer import QatLayer
 from .settings import QatSettings
 
 
-def trainable(start: QuantizedNetwork, settings: QatSettings) -> RepVGG:
+def trainable(
+    start: QuantizedNetwork, settings: QatSettings, strides: Strides = PLAIN_STRIDES
+) -> RepVGG:
     """A network that computes what ``start`` does, every number the same, and can be trained.
 
-    ``start`` is that of a fused RepVGG as export.graph writes it. The state dict has the official
-    keys, and ``weight_scale`` and ``input_scale`` for each layer in int8.
+    ``start`` is that of a fused RepVGG of these strides, as export.graph writes it. The state dict
+    has the official keys, and ``weight_scale`` and ``input_scale`` for each layer in int8.
     """
     state = _float_tensors(start.model)
-    spec, form = infer(state, OFFICIAL_EPS)
+    spec, form = infer(state, OFFICIAL_EPS, strides)
     network = build(state, spec, form).requires_grad_(True)
     for layer in start.layers:
         path, _, leaf = layer_key(layer.name).rpartition(".")

@@ -1,0 +1,176 @@
+"""Networks of every kind, held against recorded outputs of the user's own model (--truth)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto
+
+from ..equivalence.truth import Candidate, TruthCheck, hold_truth, rounding_error
+from ..equivalence.truth_file import Arrays, Truth
+from ..errors import UserError
+from ..export.graph import INPUT, OUTPUT
+from ..reparam.graph.files import load_model, read_proto
+from ..runners.onnx_bf16 import widened
+from ..runners.onnx_reference import OnnxFloat64
+from ..runners.onnx_session import OrtSession
+from ..runners.protocol import run
+from ..runners.torch_network import TorchRunner, exact_math
+from .against_weights import run_weights
+from .weights import TORCH_DTYPE, Network, WeightsFile
+
+#: So many samples at once, where a network takes any number.
+_BATCH = 32
+
+Rounding = Callable[[Arrays], float]
+
+
+def weights_candidate(path: Path, network: Network, device: torch.device) -> Candidate:
+    """A whole network in float32 in torch."""
+
+    def run_network(inputs: Arrays) -> Arrays:
+        images = np.asarray(inputs[INPUT])
+        channels = network.spec.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise UserError(
+                f"{path}: takes images [N, {channels}, height, width], and the recorded input has "
+                f"shape {images.shape}."
+            )
+        runner = TorchRunner(network.build(), device)
+        with exact_math():
+            parts = [
+                run(runner, images[start : start + _BATCH].astype(np.float32))
+                for start in range(0, len(images), _BATCH)
+            ]
+        return {OUTPUT: np.concatenate(parts)}
+
+    rounding = network_rounding(network, "fp32", device)
+    return Candidate(path, (INPUT,), (OUTPUT,), "fp32", run_network, rounding)
+
+
+def hold_weights(weights: WeightsFile, truth: Truth, device: torch.device) -> TruthCheck:
+    """A checkpoint or fused weights.
+
+    Raises:
+        UserError: they are no whole network, or the recorded arrays do not fit it.
+        CheckFailed: the network does not give the recorded outputs.
+    """
+    return hold_truth(truth, weights_candidate(weights.path, require_whole(weights), device))
+
+
+def require_whole(weights: WeightsFile) -> Network:
+    """The whole network, to run it on recorded inputs; UserError where there is none."""
+    if weights.whole is None:
+        raise UserError(
+            f"{weights.path}: cannot be compared with --truth: {weights.partial} An ONNX export of "
+            "the training form can: fuse that with --truth."
+        )
+    return weights.whole
+
+
+def hold_graph(path: Path, truth: Truth, network: Network | None = None) -> TruthCheck:
+    """An ONNX model; ``network`` is what it was made from, which its rounding is measured on.
+
+    Raises:
+        UserError: it cannot be run, or the recorded arrays do not fit it.
+        CheckFailed: it does not give the recorded outputs.
+    """
+    if network is None:
+        return hold_truth(truth, graph_candidate(path))
+    cpu = torch.device("cpu")
+    rounding = partial(network_rounding, network, device=cpu)
+    return hold_truth(truth, graph_candidate(path, rounding=rounding))
+
+
+def network_rounding(network: Network, precision: str, device: torch.device) -> Rounding:
+    """What rounding to a precision costs this network in torch."""
+
+    def rounding(inputs: Arrays) -> float:
+        (images,) = inputs.values()
+        plain = precision if precision in TORCH_DTYPE else "fp16"  # tf32 has its significand
+        exact, own = run_weights(network, plain, device, images.astype(np.float32))
+        return rounding_error({OUTPUT: exact}, {OUTPUT: own})
+
+    return rounding
+
+
+def graph_candidate(
+    path: Path,
+    model: ModelProto | None = None,
+    rounding: Callable[[str], Rounding] | None = None,
+    file: Path | None = None,
+) -> Candidate:
+    """An ONNX model of any inputs and outputs in ONNX Runtime: ``model``, or what ``file`` holds.
+
+    ``path`` stands in sentences, and is the file by default. ``rounding`` is asked for the rounding
+    of the model's precision; None: that of the model itself, from the same graph in float64.
+    """
+    place = file or path
+    graph = read_proto(place) if model is None else model
+    precision = graph_precision(graph)
+    runnable = None if model is None else model.SerializeToString()
+    if precision == "bf16":  # which ONNX Runtime does not run on the CPU
+        runnable = widened(load_model(place) if model is None else model).SerializeToString()
+    session = OrtSession(place, runnable)
+
+    def run_graph(inputs: Arrays) -> Arrays:
+        return _in_batches(session, inputs, path)
+
+    def own_rounding(inputs: Arrays) -> float:
+        copy = ModelProto()
+        copy.CopyFrom(load_model(place) if model is None else model)
+        copy = widened(copy) if precision == "bf16" else copy
+        return rounding_error(OnnxFloat64(copy, str(path)).run(inputs), run_graph(inputs))
+
+    return Candidate(
+        path,
+        [name for name, _, _ in session.inputs],
+        [value.name for value in graph.graph.output],
+        precision,
+        run_graph,
+        own_rounding if rounding is None else rounding(precision),
+    )
+
+
+def graph_precision(model: ModelProto) -> str:
+    """int8 with Q/DQ nodes, else that of the narrowest float weights."""
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return "int8"
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    if TensorProto.BFLOAT16 in kinds:
+        return "bf16"
+    return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"
+
+
+def _in_batches(session: OrtSession, inputs: Arrays, path: Path) -> Arrays:
+    """All at once, or as many at a time as the model takes."""
+    fixed = set()
+    for name, _, shape in session.inputs:
+        given = inputs[name].shape
+        wrong = len(given) != len(shape) or any(
+            isinstance(want, int) and want != got
+            for want, got in zip(shape[1:], given[1:], strict=True)
+        )
+        if wrong:
+            raise UserError(
+                f"{path}: its input {name!r} takes {[side or '?' for side in shape]}, and the "
+                f"recorded one has shape {list(given)}."
+            )
+        fixed |= {shape[0]} if shape and isinstance(shape[0], int) else set()
+    counts = {len(values) for values in inputs.values()}
+    if len(fixed) != 1 or len(counts) != 1:
+        return session.run(inputs)
+    (size,), (count,) = fixed, counts
+    if count % size:
+        raise UserError(
+            f"{path}: takes {size} samples at once, and {count} were recorded; record a multiple."
+        )
+    parts = [
+        session.run({name: values[start : start + size] for name, values in inputs.items()})
+        for start in range(0, count, size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
