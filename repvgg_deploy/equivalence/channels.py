@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: A channel may be this many times as far off as the average may: few values, by chance computed
-#: almost exactly by the reference, are a poor ruler. Of 2,400 right comparisons of the test suite
-#: none needed more than 1.
+#: almost exactly by the reference, are a poor ruler.
 CHANNEL_FACTOR = 8.0
 #: A channel this much quieter than the average one counts as silent.
 SILENT = 1e-6
