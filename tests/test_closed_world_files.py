@@ -190,6 +190,22 @@ def test_a_scale_of_one_number_in_a_module() -> None:
     )
 
 
+def test_a_stranger_to_one_family_may_be_defined_by_another() -> None:
+    """RepConv with a batch norm for the identity has all names of RT-DETRv2's block."""
+
+    class RepConv(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = conv_norm(4, 4, 3), conv_norm(4, 4, 1)
+            self.bn, self.act = nn.BatchNorm2d(4), nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.conv1(x) + self.conv2(x) + self.bn(x))
+
+    fusion = fuse_modules(trained(nn.Sequential(RepConv())))
+    assert [(one.family, one.block) for one in fusion.fused] == [("yolov9", "RepConv")], fusion
+
+
 def test_a_scale_along_the_width_is_no_scale_of_channels() -> None:
     """``alpha * x`` with alpha of shape [C] multiplies columns of the image."""
     state = blocks_at("stages.0.b", block=nn.ModuleDict({

@@ -45,7 +45,7 @@ def find_modules(model: nn.Module, families: Sequence[BlockFamily]) -> Search:
             found[id(module)].paths.append(path)
             continue
         for family in (f for f in likely if _is_sought(path, f)):
-            if reason := hidden_step(tree, path, family):
+            if id(module) not in found and (reason := hidden_step(tree, path, family)):
                 hidden[path] = family, reason
                 break
             if not _may_stand(tree, path, family):
@@ -56,8 +56,11 @@ def find_modules(model: nn.Module, families: Sequence[BlockFamily]) -> Search:
                 misfits.append((module, family, error))
                 continue
             if block is not None:
-                found[id(module)] = _candidate(tree, module, block, every, families)
-                break
+                candidate = _candidate(tree, module, block, every, families)
+                if candidate.obstacle is None:
+                    found[id(module)] = candidate
+                    break
+                found.setdefault(id(module), candidate)  # unless another family defines it all
     candidates = list(found.values())
     strangers = [
         (family, misfit) for module, family, misfit in misfits
