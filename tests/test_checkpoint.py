@@ -22,6 +22,7 @@ from repvgg_deploy.errors import UserError
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.steps.weights import read_weights
 
+from .conftest import Cli
 from .helpers import MANIFEST, golden, training_state
 
 
@@ -274,3 +275,33 @@ def test_the_lines_that_a_refusal_prints_work(
     exec("\n".join(line.strip() for line in lines), {"torch": torch})
     state = load_checkpoint(Path("state_dict.pth")).state
     assert state.keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "dtype", "code"),
+    [
+        ("stage1.0.rbr_dense.conv.weight", 1e38, torch.float32, 1),
+        ("linear.weight", 1e38, torch.float32, 1),
+        ("stage1.0.rbr_dense.conv.weight", 1e100, torch.float64, 3),
+    ],
+)
+def test_weights_that_overflow_are_the_cause(
+    key: str, value: float, dtype: torch.dtype, code: int, cli: Cli
+) -> None:
+    """Neither our fault, nor one of the images or the batch norms."""
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in training_state().items()}
+    state[key].fill_(value)
+    torch.save(state, "big.pth")
+    outcome = cli("fuse", "big.pth")
+    assert outcome.code == code
+    assert len(outcome.err.splitlines()) == 1
+    assert f"{key!r}" in outcome.err
+    assert f"values up to {value:.2g}" in outcome.err
+    assert not Path("engines", "current.json").exists()
+
+
+def test_keys_that_are_no_names(tmp_path: Path) -> None:
+    tensor = torch.ones(2)
+    torch.save({"a.weight": tensor, "b.weight": tensor, 7: tensor}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="has 7 among its keys, which are no names"):
+        load_checkpoint(tmp_path / "x.pth")

@@ -31,6 +31,8 @@ from .inventory import BlockCount, architecture, count_blocks, training_only
 from .truth import require_whole, weights_candidate
 from .weights import Network, Reading, WeightsFile, proof_samples, read_weights, require_blocks
 
+#: No trained weight comes near; float32 ends at 3.4e38.
+_OUT_OF_PROPORTION = 1e30
 Format = Literal["theirs", "ours"]
 
 
@@ -193,10 +195,26 @@ def _check_overflow(state: Mapping[str, Tensor], weights: WeightsFile) -> None:
     for key, tensor in state.items():
         wide = weights.whole is not None and tensor.dtype == torch.float64
         if (key in fused or wide) and not is_finite(tensor.float()):
+            name, largest = _largest(weights.checkpoint.state)
+            if largest > _OUT_OF_PROPORTION:
+                cause = f"{name!r} of the checkpoint holds values up to {largest:.2g}"
+            else:
+                cause = "its batch-norm statistics are out of all proportion"
             raise CheckFailed(
-                f"{weights.path}: the fused {key} does not fit into float32, although every weight "
-                "of the checkpoint does; its batch-norm statistics are out of all proportion."
+                f"{weights.path}: the fused {key} does not fit into float32: {cause}; use an "
+                "earlier checkpoint."
             )
+
+
+def _largest(state: Mapping[str, Tensor]) -> tuple[str, float]:
+    """The tensor with the largest number, and that."""
+    sizes = {
+        key: float(tensor.abs().max())
+        for key, tensor in state.items()
+        if tensor.is_floating_point() and tensor.numel()
+    }
+    key = max(sizes, key=sizes.__getitem__)
+    return key, sizes[key]
 
 
 def _prove(
@@ -231,12 +249,10 @@ def _check_measurable(weights: WeightsFile, proof: Proof) -> None:
     """A training network that overflows float32 by itself is no measure for the fused one."""
     if not proof.unmeasured:
         return
-    state = weights.checkpoint.state
-    sizes = {key: float(t.abs().max()) for key, t in state.items() if t.is_floating_point()}
-    key = max(sizes, key=sizes.__getitem__)
+    key, largest = _largest(weights.checkpoint.state)
     raise CheckFailed(
         f"{weights.path}: cannot be proved, since the training network itself overflows float32 at "
-        f"{proof.unmeasured} ({key!r} holds values up to {sizes[key]:.2g}); nothing was written. "
+        f"{proof.unmeasured} ({key!r} holds values up to {largest:.2g}); nothing was written. "
         "The training diverged or the file is damaged, so use an earlier checkpoint."
     )
 
