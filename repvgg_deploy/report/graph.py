@@ -32,8 +32,8 @@ def graph_lines(result: OnnxFusion) -> list[str]:
         outputs = count_text(len(result.proof.outputs), "output")
         regions = count_text(len(result.proof.regions), "region")
         lines.append(
-            f"proof: worst of {outputs} and {regions} {worst.ratio:.2f} times the original's own "
-            f"rounding error (limit {worst.limit:g})"
+            f"proof: worst of {outputs} and {regions} {worst.ratio:.2f} times what rounding "
+            f"explains (limit {worst.limit:g})"
         )
     if result.truth is not None:
         lines.append(truth_line(result.truth))
