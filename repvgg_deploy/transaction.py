@@ -73,11 +73,14 @@ class Transaction:
         self._removed.append(path)
 
     def _begin(self) -> Path:
+        if self._stage is not None:
+            return self._stage
         for _ in range(_ATTEMPTS):
-            if self._stage is not None:
-                return self._stage
             self._made += [f for f in (*self.folder.parents[::-1], self.folder) if not f.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise write_error(self.folder, error) from error
             # Named before it is made, so that a signal at no moment leaves it behind.
             self._stage = stage_path(self.folder)
             try:
@@ -87,6 +90,8 @@ class Transaction:
                     new_path(self._stage, self._stage).parent.mkdir()
             except FileNotFoundError:  # the run that had made the folder failed and removed it
                 self._stage = None
+            else:
+                return self._stage
         raise FileNotFoundError(errno.ENOENT, "another run removes that folder again and again")
 
     def _commit(self) -> None:

@@ -531,7 +531,7 @@ def test_a_file_in_the_place_of_the_repository(cli: Cli, folder: ModelFolder) ->
     REPO.write_text("theirs")
     result = cli("serve", "--triton", REPO)
     assert result.code == 1
-    assert "a file stands where a folder is needed" in result.err
+    assert "a part of that path is a file" in result.err
     assert REPO.read_text() == "theirs"
 
 
