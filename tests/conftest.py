@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from repvgg_deploy.bench.roofline import ceilings
+from repvgg_deploy.bench.roofline.peaks import Peaks
 from repvgg_deploy.cli.main import main
 from repvgg_deploy.engine import compatible
 from repvgg_deploy.engine.gpu import Gpu
@@ -38,6 +40,14 @@ Cli = Callable[..., Outcome]
 def one_thread() -> None:
     """The suite runs on two workers, and more threads than cores only wait; bench sets its own."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring them takes ten seconds on an idle machine, and minutes where bf16 is emulated.
+    Those of a busy CPU are neither used nor kept."""
+    busy = Peaks({"fp32": 1e12}, 1e11, granted=0.5)
+    monkeypatch.setattr(ceilings, "measure_peaks", lambda device, threads: busy)
 
 
 @pytest.fixture
