@@ -117,7 +117,7 @@ def test_half_precision_is_half_throughout(cli: Cli, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "where"), [("weight", "the weights"), ("activation", "the output of")]
+    ("key", "where"), [("weight", "the tensor"), ("activation", "the output of")]
 )
 def test_what_float16_cannot_hold_is_refused(key: str, where: str) -> None:
     spec = tiny_spec()

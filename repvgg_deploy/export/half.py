@@ -22,7 +22,7 @@ def check_half_range(network: nn.Module, samples: NDArray[np.float32]) -> float:
     Raises:
         CheckFailed: a value that float16 cannot hold.
     """
-    peaks = {f"the weights {k}": float(v.abs().max()) for k, v in network.named_parameters()}
+    peaks = {f"the tensor {k}": float(v.abs().max()) for k, v in network.named_parameters()}
 
     def record(name: str) -> Hook:
         def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -39,7 +39,7 @@ def check_half_range(network: nn.Module, samples: NDArray[np.float32]) -> float:
     where, peak = max(peaks.items(), key=lambda item: item[1])
     if peak > FP16_MAX:
         raise CheckFailed(
-            f"{where} reach {peak:.3g}, beyond float16's largest number {FP16_MAX:g}; "
+            f"{where} reaches {peak:.3g}, beyond float16's largest number {FP16_MAX:g}; "
             "export this network in fp32."
         )
     return peak

@@ -132,12 +132,12 @@ def bench(
             raise
         reason = reason_of(error, max(settings.batches))
         (results.differing if isinstance(error, CheckFailed) else missed).append(reason)
-    if not results.interrupted:
-        missed += _missed(settings, results)
     if not results.measured:
         reason = next(iter(missed), results.any_failure())
         kind = CheckFailed if results.differing else UserError
         raise kind(f"nothing could be measured: {reason.removesuffix('.')}.")
+    if not results.interrupted:
+        missed += _missed(settings, results)
     record = _analysed(_record(settings, entered, results, command), settings, results)
     write_json(output, record)
     return Outcome(output, record, results.differing, missed, results.interrupted)

@@ -99,7 +99,10 @@ def check_onnx(
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)
-    checks = _check(network, model, (height, width), precision, batch)
+    try:
+        checks = _check(network, model, (height, width), precision, batch)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path}: {error}") from error
     if failed := [check for check in checks if not check.passed]:
         raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
     carried = check_exported(weights, model, must_be_exact=True)
