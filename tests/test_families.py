@@ -352,6 +352,20 @@ def test_plain_layers_take_no_part_of_a_block_that_is_unclear(tmp_path: Path) ->
     assert len(by_eps.blocks) == len(weights.blocks) + 4
 
 
+def test_plain_layers_beside_blocks_of_two_eps_stay(tmp_path: Path) -> None:
+    """A timm backbone (1e-5) with YOLOv7's head (1e-3): a convolution may be of either."""
+    timm = load_checkpoint(path_of("timm_repvgg")).state
+    state = {f"backbone.{key}": value for key, value in timm.items() if key.startswith("stages.")}
+    state |= {f"head.{k}": v for k, v in load_checkpoint(path_of("yolov7_repconv")).state.items()}
+    state["backbone.last.conv.weight"] = torch.ones(4, 4, 1, 1)
+    state |= {f"backbone.last.bn.{leaf}": torch.ones(4) for leaf in BN_LEAVES}
+    weights = read(tmp_path, state)
+    assert {b.family.family for b in weights.blocks} == {"timm-repvgg", "yolov7"}
+    assert "--eps" in weights.left["backbone.last"]
+    one_eps = read(tmp_path, state, eps=1e-5)
+    assert "backbone.last" in {block.path for block in one_eps.blocks}
+
+
 def test_plain_layers_beside_repopt_vgg_stay(tmp_path: Path) -> None:
     """mmcv calls the parts of a ConvModule conv and bn too."""
     state = load_checkpoint(path_of("repoptvgg_csla")).state

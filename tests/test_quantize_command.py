@@ -349,7 +349,7 @@ def test_models_that_cannot_be_quantized(fused: Cli) -> None:
     cases = {
         ("qdq.onnx", "x.npz"): "qdq.onnx: holds Q/DQ nodes already",
         ("half.onnx", "x.npz"): "half.onnx: its inputs are ['input']; quantize takes a model with",
-        ("junk.onnx", "x.npz"): "junk.onnx: is not an ONNX model",
+        ("junk.onnx", "x.npz"): "junk.onnx: is a text file",
         ("none.onnx", "x.npz"): "none.onnx: no such file",
         ("ckpt.pth", "x.npz"): "ckpt.pth: is no ONNX model (.onnx); make a checkpoint the current",
         ("fixed.onnx", "small.npz"): "16x16 pixels after preprocessing, and fixed.onnx takes 32x32",

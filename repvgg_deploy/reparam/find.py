@@ -64,7 +64,7 @@ def find_blocks(
     """
     search = _Search(state, families, asked, megengine)
     search.take_blocks(eps_known)
-    search.take_plain_layers()
+    search.take_plain_layers(eps_known)
     search.name_others()
     deployed = [] if search.left else search.deployed
     search.check_whole()
@@ -150,8 +150,12 @@ class _Search:
             if alike := [reading for reading in place if reading.block.path in paths]:
                 yield alike
 
-    def take_plain_layers(self) -> None:
-        """Convolutions of the families found, unless they are parts of blocks."""
+    def take_plain_layers(self, eps_known: bool) -> None:
+        """Convolutions of the families found, unless they are parts of blocks.
+
+        Beside blocks of another eps nothing tells which code base a plain layer is of.
+        """
+        mixed = not eps_known and len({block.family.eps for block in self.blocks}) > 1
         for family in self._families:
             if not family.is_plain_layer or family.family not in self._present:
                 continue
@@ -161,14 +165,20 @@ class _Search:
                 except Misfit:
                     continue
                 if block is not None:
-                    self._take_plain(block, frozenset(block.keys(self._state)))
+                    self._take_plain(block, frozenset(block.keys(self._state)), mixed)
 
-    def _take_plain(self, block: TrainBlock, keys: frozenset[str]) -> None:
+    def _take_plain(self, block: TrainBlock, keys: frozenset[str], mixed: bool) -> None:
         is_part = any(reading.is_likely for reading in self._larger(keys))
         if is_part or not self._taken.isdisjoint(keys):
             return
         if strangers := training_strangers(self._names.under(block.path), block):
             self.left.setdefault(block.path, _too_many(block, strangers[0]))
+        elif mixed:
+            self.left.setdefault(
+                block.path,
+                "the file has blocks of several code bases with different batch-norm eps, and "
+                "nothing tells which of them this layer is of; say --family or --eps",
+            )
         else:
             self._take(block, keys)
 
