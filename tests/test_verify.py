@@ -108,7 +108,7 @@ def output_the_feature_map(graph: onnx.GraphProto) -> None:
     [
         (["ckpt.pth"], 2, "give two files, or one model's folder"),
         (["ckpt.pth", "gone.onnx"], 1, "gone.onnx: no such file"),
-        (["ckpt.pth", "text.onnx"], 1, "text.onnx: is not an ONNX model"),
+        (["ckpt.pth", "text.onnx"], 1, "text.onnx: is a text file"),
         (["ckpt.pth", "gone.pth"], 1, "gone.pth: no such file"),
         (["ckpt.pth", golden("official_plain")], 1, "another architecture"),
         (
