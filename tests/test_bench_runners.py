@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,25 @@ def test_openvino(
     assert runner.compile_seconds > 0
     seconds = runner.step()
     assert (seconds is not None and seconds > 0) if in_flight else seconds is None
+
+
+def test_a_signal_after_openvino_was_released_elsewhere(network: RepVGG, tmp_path: Path) -> None:
+    """On processors with AMX its plug-in leaves a freed signal stack behind, if it goes."""
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    (tmp_path / "x.onnx").write_bytes(graph(network))
+    code = (
+        "import signal, sys, threading, numpy, pathlib\n"
+        "from repvgg_deploy.runners.openvino import OpenVinoRunner\n"
+        "held = [OpenVinoRunner(pathlib.Path(sys.argv[1]))]\n"
+        "held[0].load(numpy.zeros((1, 3, 32, 32), numpy.float32))\n"
+        "thread = threading.Thread(target=held.clear)\n"
+        "thread.start(); thread.join()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('arrived'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout.strip()) == (0, "arrived")
 
 
 def test_openvino_says_what_it_cannot_take(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,14 @@ from .protocol import Array
 
 #: Batches that each stream gets in a step of several in flight: the last ones leave threads idle.
 _EACH = 4
+
+
+@cache
+def _core() -> Any:
+    """One for the process, never released. On processors with AMX its CPU plug-in gives the thread
+    that loads it another signal stack, and frees that with the plug-in: where another thread
+    releases it, the next signal (Ctrl-C) is a crash (seen with OpenVINO 2026.4.1)."""
+    return require("openvino").Core()
 
 
 class OpenVinoRunner:
@@ -33,7 +43,7 @@ class OpenVinoRunner:
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "THROUGHPUT" if in_flight else "LATENCY",
         }
-        self._core = self._openvino.Core()
+        self._core = _core()
         try:
             self._model = self._core.read_model(model if isinstance(model, bytes) else str(model))
         except RuntimeError as error:
