@@ -233,3 +233,27 @@ def test_options_without_effect_are_refused(pipeline: Cli) -> None:
         result = pipeline("verify", *arguments)
         assert result.code == 2
         assert "has no effect here" in result.err
+
+
+@pytest.mark.parametrize(
+    ("output", "nodes"),
+    [
+        ("int64[n,k] y", "m = GlobalMaxPool(t) f = Flatten(m) y = ArgMax<axis=1>(f)"),
+        ("float[n,4,h,v] y", "y = Relu(t)"),
+        ("float[n,4,h,v] y", "s = Neg(t) y = Sigmoid(s)"),
+    ],
+    ids=["classes", "zeros", "saturated"],
+)
+def test_outputs_that_tell_no_weights_prove_nothing(cli: Cli, output: str, nodes: str) -> None:
+    def model(first: float) -> onnx.ModelProto:
+        weights = ", ".join(map(str, [first] * 27 + [0.1] * 81))
+        return onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+            g (float[n,3,h,v] x) => ({output}) <float[4,3,3,3] w = {{{weights}}},
+            float[4] b = {{-400, -500, -500, -500}}> {{ t = Conv(x, w, b) {nodes} }}""")
+
+    onnx.save(model(0.5), "one.onnx")
+    onnx.save(model(0.6), "other.onnx")
+    result = cli("verify", "one.onnx", "other.onnx")
+    assert result.code == 3
+    assert "by their outputs" in result.err
+    assert cli("verify", "one.onnx", "one.onnx").code == 0

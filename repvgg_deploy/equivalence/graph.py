@@ -12,16 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from ..errors import UserError
+from ..errors import CheckFailed, UserError
 from ..reparam.graph.check import check_no_nan
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_session import Arrays, OrtSession
-from .compare import RATIO_LIMIT, Comparison, failure_lines, furthest
+from .compare import (
+    RATIO_LIMIT,
+    UNIT_ROUNDOFF,
+    Comparison,
+    distance,
+    failure_lines,
+    furthest,
+    joined,
+)
 from .discrete import Agreement, agree
 from .graph_inputs import OTHER_INPUTS, made_up_inputs, match_inputs
 from .judge import judge
-from .oracle import ExactGraph, checked_truth, in_rounds
+from .oracle import ExactGraph, Rounds, checked_truth, in_rounds
 
+#: Outputs that decide alone have to tell a network whose constants are all off by up to this share.
+_TOLD = 0.01
 #: A weight beyond this, and it is not the inputs' fault that an output is infinite.
 _OVERFLOWING = 1e18
 
@@ -74,17 +84,21 @@ def prove_graphs(
     inputs: Arrays | None = None,
     regions: Iterable[str] = (),
     limit: float = RATIO_LIMIT,
+    *,
+    alone: bool = False,
 ) -> GraphProof:
     """Run both models in ONNX Runtime, the reference in float64 as well, and compare.
 
     ``inputs`` by name, each [N, ...], or the one array of a model's one input; None: noise.
     ``regions`` are tensors that both hold, to be compared as outputs are. Only who made the
-    candidate knows them: tensors of one name need not be the same in any two graphs.
+    candidate knows them: tensors of one name need not be the same in any two graphs. ``alone``:
+    nothing else tells the two models apart, so their outputs have to tell wrong weights.
 
     Raises:
         UserError: models of different inputs or outputs, or that cannot be run on such inputs, or
             whose reference has a weight with NaN or gives NaN or infinity there; or one in bf16.
-        CheckFailed: the truth of the reference is in doubt, see :func:`checked_truth`.
+        CheckFailed: the truth of the reference is in doubt, see :func:`checked_truth`; or outputs
+            decide ``alone`` and would pass wrong weights.
     """
     old, new = read_proto(reference), read_proto(candidate)
     for path, model in ((reference, old), (candidate, new)):
@@ -126,7 +140,7 @@ def prove_graphs(
     def judge_one(name: str) -> Comparison:
         return judge(name, exact, own[name], result[name], fused, limit)
 
-    return GraphProof(
+    proof = GraphProof(
         tuple(map(judge_one, floats)),
         tuple(map(judge_one, inner)),
         tuple(
@@ -134,6 +148,32 @@ def prove_graphs(
             for name in outputs
             if name not in floats
         ),
+    )
+    if alone and proof.passed and not _tells(exact, own, proof, limit):
+        raise CheckFailed(
+            f"{candidate}: cannot be compared with {reference} by their outputs, which stay the "
+            f"same when every weight is changed by up to {_TOLD:.0%}; give inputs on which they "
+            "differ, or compare models that give the values before an ArgMax or the like."
+        )
+    return proof
+
+
+def _tells(exact: ExactGraph, own: Rounds, proof: GraphProof, limit: float) -> bool:
+    """Whether the reference with wrong weights would fail: not where outputs are saturated, all
+    zero, or a handful of classes."""
+    if any(part.noise > UNIT_ROUNDOFF[part.precision] for part in proof.outputs):
+        return True  # they show its rounding errors, so they show larger ones
+    wrong = exact.disturbed(_TOLD)
+    for part in proof.outputs:
+        shown = joined(wrong[part.name])
+        truth = joined(exact.outputs[part.name])
+        if shown.shape != truth.shape or distance(shown, truth) > limit * part.noise:
+            return True
+    return any(
+        not agree(
+            part.name, exact.outputs[part.name], own[part.name], wrong[part.name], limit
+        ).passed
+        for part in proof.discrete
     )
 
 

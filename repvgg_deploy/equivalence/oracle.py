@@ -76,6 +76,14 @@ class ExactGraph:
             self._spreads[key] = self._draw(UNIT_ROUNDOFF[precision], results)
         return self._spreads[key][name]
 
+    def disturbed(self, share: float) -> Rounds:
+        """What it gives where every float constant is off by up to ``share`` of itself."""
+        runs = [
+            run_rounded(self._model, inputs, share, seed, results=False)
+            for seed, inputs in enumerate(self._rounds)
+        ]
+        return {name: [run[name] for run in runs] for name in self.outputs}
+
     def _draw(self, unit: float, results: bool) -> dict[str, Spread]:
         floats = [name for name, arrays in self.outputs.items() if arrays[0].dtype.kind == "f"]
         found = dict.fromkeys(floats, Spread(0.0, 0.0))

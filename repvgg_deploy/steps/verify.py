@@ -188,8 +188,9 @@ def _verify_graphs(reference: Path, candidate: Path, inputs: Path | None) -> Ver
         return verify_int8_graph(reference, candidate, inputs)
     samples = None if inputs is None else read_inputs(inputs)
     regions = _region_ends(reference, candidate)
-    proof = prove_graphs(reference, candidate, samples, regions or ())
     weights = check_graph_weights(reference, candidate, regions)
+    alone = not (weights.exact or weights.failures)
+    proof = prove_graphs(reference, candidate, samples, regions or (), alone=alone)
     return Verdict(
         reference, candidate, proof.worst_output, None, "cpu", graphs=proof, weights=weights
     )
