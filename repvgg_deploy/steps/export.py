@@ -28,7 +28,7 @@ from .against_weights import run_weights
 from .assumptions import Assumptions, recorded_assumptions
 from .carried import check_exported
 from .image_size import model_image_size
-from .truth import graph_candidate, network_rounding, weights_candidate
+from .truth import hold_graph, weights_candidate
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -108,7 +108,7 @@ def check_onnx(
     carried = check_exported(weights, model, must_be_exact=True)
     if not carried.exact:
         raise CheckFailed(f"{path}: {carried.reason}; nothing was written.")
-    held = None if truth is None else _hold(truth, path, model, network)
+    held = None if truth is None else hold_graph(path, truth, network=network, model=model)
     artifact = OnnxArtifact(
         file=path.name,
         sha256="",  # known when it is written
@@ -139,14 +139,6 @@ def _write(model: onnx.ModelProto, checked: OnnxResult) -> OnnxResult:
         lambda sha256: replace(checked.artifact, sha256=sha256),
     )
     return replace(checked, artifact=artifact)
-
-
-def _hold(truth: Truth, path: Path, model: onnx.ModelProto, network: Network) -> TruthCheck:
-    cpu = torch.device("cpu")
-    return hold_truth(
-        truth,
-        graph_candidate(path, model, lambda precision: network_rounding(network, precision, cpu)),
-    )
 
 
 def _check_size(truth: Truth, image_size: tuple[int, int]) -> None:
