@@ -9,6 +9,9 @@ from typing import Any
 from . import __version__
 from .records import check_engine, check_quantized
 
+#: Who made an ONNX model, as export writes it.
+PRODUCER = "repvgg-deploy"
+
 
 @dataclass(frozen=True)
 class Source:

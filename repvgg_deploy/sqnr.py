@@ -12,6 +12,8 @@ import math
 EXACT = math.inf
 #: No float32 output can be as far off and still be finite.
 LOWEST = -1000.0
+#: An int8 network below this, beside the one in float, has lost its answers, not some precision.
+LEAST_SQNR_DB = 15.0
 
 
 def decibel(signal: float, error: float) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from .artifacts import FusedArtifact
 from .errors import UserError
 from .redo_log import POINTER, recover, recover_inside
-from .sidecar import read_sidecar, recorded_source, to_json, write_json
+from .sidecar import read_sidecar, recorded_source, to_json
 from .transaction import Transaction
 
 #: Those that export writes itself.
@@ -170,13 +170,9 @@ class Workspace:
             )
         return folder
 
-    def set_current(self, folder: ModelFolder, change: Transaction | None = None) -> None:
-        """Make ``folder`` the current model, as a part of ``change`` to it where that is given."""
-        content = {"model": folder.name}
-        if change is None:
-            write_json(self._pointer, content)
-        else:
-            change.place(self._pointer).write_text(to_json(content) + "\n")
+    def set_current(self, folder: ModelFolder, change: Transaction) -> None:
+        """Make ``folder`` the current model, as a part of ``change`` to it."""
+        change.place(self._pointer).write_text(to_json({"model": folder.name}) + "\n")
 
     def folder(self, name: str | None = None) -> ModelFolder:
         """The named model's folder, or the current one's, whatever it holds.

@@ -19,7 +19,7 @@ from repvgg_deploy.steps.bench import Outcome
 from repvgg_deploy.steps.bench import bench as run_bench
 from repvgg_deploy.steps.bench_engines import BuildLike
 from repvgg_deploy.steps.bench_field import Settings
-from repvgg_deploy.steps.export import export_onnx
+from repvgg_deploy.steps.export import check_onnx
 from repvgg_deploy.steps.weights import read_weights
 from repvgg_deploy.workspace import Workspace
 
@@ -118,7 +118,7 @@ def test_half_precision_against_the_model_it_was_built_from(
     pipeline: Cli, machine: Machine, precision: str
 ) -> None:
     folder = Workspace(Path("engines")).model()
-    export_onnx(folder, precision=precision, image_size=(32, 32))
+    check_onnx(folder, precision=precision, image_size=(32, 32))()
     path = ENGINE.with_name(f"{precision}.tensorrt.engine")
     engine(machine, path, classifier(precision), precision=precision)
     result = pipeline("verify", ONNX.with_name(f"{precision}.onnx"), path, "--json")

@@ -192,7 +192,8 @@ def fused_model(workspace: Workspace, name: str, source: str) -> ModelFolder:
         lambda temporary: temporary.write_bytes(b"weights"),
         lambda sha256: artifact(sha256, source),
     )
-    workspace.set_current(folder)
+    with transaction(folder.path) as change:
+        workspace.set_current(folder, change)
     return folder
 
 

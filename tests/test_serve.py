@@ -20,7 +20,7 @@ from repvgg_deploy.data.fashion_mnist import CLASSES
 from repvgg_deploy.files import sha256_file
 from repvgg_deploy.serving.triton import repository
 from repvgg_deploy.sidecar import sidecar_path, store
-from repvgg_deploy.steps.export import export_onnx
+from repvgg_deploy.steps.export import check_onnx
 from repvgg_deploy.steps.fuse import fuse_checkpoint
 from repvgg_deploy.steps.weights import Reading
 from repvgg_deploy.workspace import ModelFolder, Workspace
@@ -40,7 +40,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engines = Workspace(folder / "engines")
     made = fuse_checkpoint(folder / "net.pth", engines, reading=Reading(None, None, None)).folder
     for precision in ("fp32", "fp16"):
-        export_onnx(made, precision=precision, opset=17, image_size=(32, 32))
+        check_onnx(made, precision=precision, opset=17, image_size=(32, 32))()
     return folder / "engines"
 
 
@@ -171,7 +171,7 @@ def test_engines_that_cannot_be_one_model(
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_fixed_batch_is_part_of_the_shape(cli: Cli, folder: ModelFolder, batch: int) -> None:
-    export_onnx(folder, precision="fp32", opset=17, image_size=(32, 32), batch=batch)
+    check_onnx(folder, precision="fp32", opset=17, image_size=(32, 32), batch=batch)()
     folder.onnx("fp16").unlink()
     assert cli("serve", "--triton", REPO).code == 0
     config = read_config(REPO / "net_fp32_onnx")

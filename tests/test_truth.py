@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +390,14 @@ def save_one(array: np.ndarray) -> None:
     Path("one.npy").rename("bad.npz")
 
 
+def save_header(shape: tuple[int, ...]) -> None:
+    content = BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    with zipfile.ZipFile("bad.npz", "w") as archive:
+        archive.writestr("x.npy", content.getvalue())
+
+
 X, Y = np.ones((2, 3, 16, 16), np.float32), np.ones((2, 5), np.float32)
 
 
@@ -409,6 +419,7 @@ X, Y = np.ones((2, 3, 16, 16), np.float32), np.ones((2, 5), np.float32)
         (lambda: save(x=X * np.inf, y=Y), "NaN or infinity"),
         (lambda: save(x=X, y=Y * 0), "zero throughout"),
         (lambda: save(x=X, y=np.array(["a", "b"])), "not numbers"),
+        (lambda: save_header((2**46,)), "does not fit into the memory"),
     ],
 )  # fmt: skip
 def test_truth_that_cannot_be_used(cli: Cli, make: Callable[[], object], said: str) -> None:

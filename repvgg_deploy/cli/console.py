@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..archives import size_text
 from ..signals import uninterrupted as uninterrupted
 
 
@@ -28,16 +29,6 @@ def print_json(data: Any) -> None:
     from ..sidecar import to_json
 
     click.echo(to_json(data))
-
-
-def size_text(path: Path) -> str:
-    """``33.2 MB`` (decimal, as file managers count)."""
-    size = float(path.stat().st_size)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
 
 
 class Stopwatch:
@@ -68,4 +59,4 @@ def spinner(text: str) -> Iterator[Stopwatch]:
 
 def made(path: Path, elapsed: Stopwatch, verdict: str) -> None:
     """The line that ends a step: what was made, how large, how long it took, the verdict."""
-    say(f"{path}  {size_text(path)}  {elapsed}  {verdict}")
+    say(f"{path}  {size_text(path.stat().st_size)}  {elapsed}  {verdict}")

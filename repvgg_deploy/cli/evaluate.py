@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import data_options, options
-from .console import made, print_json, say, spinner, uninterrupted
+from .console import Stopwatch, made, print_json, say, spinner, uninterrupted
 from .data_options import PreprocessingOptions
 from .subject import refuse_options
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..data.image_set import ImageSet
     from ..models.spec import Strides
     from ..steps.evaluate import Evaluation
+    from ..workspace import ModelFolder
 
 
 @click.command("evaluate")
@@ -96,7 +97,6 @@ def command(
         from ..optional import available
         from ..steps.candidates import model_entries, named_entries
         from ..steps.evaluate import default_preprocessing, evaluate
-        from ..steps.evaluation_record import keep_evaluation
         from ..steps.weights import Reading
         from ..transaction import check_writable
         from ..workspace import Workspace
@@ -117,11 +117,7 @@ def command(
             entries, images, device, with_confusion=confusion,
             other_preprocessing=allow_other_preprocessing, progress=progress,
         )  # fmt: skip
-    count = _say_tables(result, confusion)
-    if folder is None:
-        say(f"{count}  {elapsed}")
-    else:
-        made(keep_evaluation(result, folder), elapsed, count)
+    _finish(result, folder, elapsed, confusion)
     if as_json:
         print_json(result.to_dict())
     _require_finite(result)
@@ -133,6 +129,19 @@ def _refuse_what_has_no_effect(files: tuple[Path, ...]) -> None:
     else:
         asked = ("eps", "family", "ema", "strides")
         refuse_options(asked, "the model's checkpoint is read as fuse read it")
+
+
+def _finish(
+    result: Evaluation, folder: ModelFolder | None, elapsed: Stopwatch, confusion: bool
+) -> None:
+    """Say what was measured, and keep it in ``folder``, that of the current model."""
+    from ..steps.evaluation_record import keep_evaluation
+
+    count = _say_tables(result, confusion)
+    if folder is None:
+        say(f"{count}  {elapsed}")
+    else:
+        made(keep_evaluation(result, folder), elapsed, count)
 
 
 def _require_finite(result: Evaluation) -> None:

@@ -152,11 +152,10 @@ def _write_onnx(
 
 def _hold_onnx(onnx: Path, truth: Truth) -> None:
     """An ONNX model that is there already, before an engine is built from it."""
-    from ..equivalence.truth import hold_truth
     from ..report.truth import truth_line
-    from ..steps.truth import graph_candidate
+    from ..steps.truth import hold_graph
 
-    say(f"{onnx.name}: {truth_line(hold_truth(truth, graph_candidate(onnx)))}")
+    say(f"{onnx.name}: {truth_line(hold_graph(onnx, truth))}")
 
 
 def _build_engine(plan: EnginePlan, companions: Companions) -> EngineResult:

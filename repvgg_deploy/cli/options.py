@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from ..models.spec import LARGEST_STRIDE
 from .groups import Numbers
 
 #: Beyond these a number is a slip of the finger; they keep shapes within what runtimes take.
 LARGEST_SIDE, LARGEST_BATCH = 16_384, 65_536
-LARGEST_STRIDE = 8
 
 
 class PositiveNumber(click.ParamType[float]):

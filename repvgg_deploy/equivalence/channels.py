@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 CHANNEL_FACTOR = 8.0
 #: A channel this much quieter than the average one counts as silent.
 SILENT = 1e-6
-#: Where the truth is zero everywhere, relative errors are huge, but no float32 value squared is
-#: infinite: that would read as an infinite output.
-_LEAST_SCALE = 1e-110
 #: Alone, a channel counts as no quieter than this: rounding errors come from louder ones, and where
-#: the reference happens to have none, they would be held against it.
+#: the reference happens to have none, a small error would look large.
 QUIET = 1 / 16
 
 #: Where the truth is zero everywhere, relative errors are huge, but no float32 value squared is

@@ -103,7 +103,7 @@ def prove_graphs(
     old, new = read_proto(reference), read_proto(candidate)
     for path, model in ((reference, old), (candidate, new)):
         _refuse_bf16(path, model)
-    weight, largest = check_no_nan(old, reference)
+    largest = check_no_nan(old, reference)
     first = OrtSession(reference)
     if inputs is None:
         rounds = made_up_inputs(first, reference)
@@ -121,15 +121,7 @@ def prove_graphs(
     truth = exact.outputs
     floats = [name for name in outputs if own[name][0].dtype.kind == "f"]
     for name in (*floats, *inner):
-        try:
-            _check_finite(reference, name, (*truth[name], *own[name]), inputs is None)
-        except UserError as error:
-            if largest < _OVERFLOWING:
-                raise
-            raise UserError(
-                f"{reference}: overflows at its {name!r}: its weight {weight!r} holds values up to "
-                f"{largest:.2g}; export it from an earlier checkpoint."
-            ) from error
+        _check_finite(reference, name, (*truth[name], *own[name]), inputs is None, *largest)
         if any(a.shape != b.shape for a, b in zip(own[name], result[name], strict=True)):
             raise UserError(
                 f"{candidate}: its {name!r} has another shape than that of {reference}; these are "
@@ -199,10 +191,21 @@ def _session(path: Path, model: ModelProto, names: list[str]) -> OrtSession:
 
 
 def _check_finite(
-    reference: Path, name: str, arrays: Iterable[NDArray[Any]], made_up: bool
+    reference: Path,
+    name: str,
+    arrays: Iterable[NDArray[Any]],
+    made_up: bool,
+    weight: str,
+    largest: float,
 ) -> None:
-    """UserError where the reference is no ruler."""
+    """UserError where an output of the reference holds NaN or infinity; ``weight`` is the constant
+    with the ``largest`` number."""
     if all(np.isfinite(values).all() for values in arrays):
         return
+    if largest >= _OVERFLOWING:
+        raise UserError(
+            f"{reference}: overflows at its {name!r}: its weight {weight!r} holds values up to "
+            f"{largest:.2g}; export it from an earlier checkpoint."
+        )
     inputs = "made-up inputs; noise does not suit this model, so" if made_up else "these inputs;"
     raise UserError(f"{reference}: its {name!r} holds NaN or infinity on {inputs} {OTHER_INPUTS}.")

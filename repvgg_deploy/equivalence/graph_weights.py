@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto
 from torch import Tensor
 
+from ..artifacts import PRODUCER
 from ..errors import UserError
 from ..reparam.graph.files import load_model, read_model
 from ..reparam.graph.model import OnnxModel
@@ -15,9 +16,6 @@ from ..reparam.graph.plan import make_plan
 from ..reparam.graph.rewrite import carry_out
 from .onnx_layers import to_tensor
 from .weights import Meant, WeightCheck, compare_weights, failed, not_compared, refolded
-
-#: As export writes it.
-PRODUCER = "repvgg-deploy"
 
 
 def check_graph_weights(

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckFailed, UserError
+from ..runners.onnx_session import Arrays
+from ..sqnr import EXACT, LEAST_SQNR_DB, decibel, decibel_text
 from .compare import RATIO_LIMIT
-from .truth_file import Arrays, Truth
+from .truth_file import Truth
 
 #: What a sample's outputs may differ by: its L2 error relative to the L2 norm of what was recorded.
 #: Float32 networks of these depths round by 1e-7 to 1e-5, and the model and the fused network round
@@ -25,9 +27,6 @@ from .truth_file import Arrays, Truth
 ERROR_LIMIT = 1e-4
 #: No network that is of use rounds by more, so more would be another error (relative, L2).
 LARGEST_ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "bf16": 5e-2}
-#: int8 is another function than the network it was made from, so rounding cannot explain its
-#: distance. It is judged by its SQNR, as quantize judges it; below this its answers are lost.
-LEAST_SQNR_DB = 15.0
 #: A recorded sample this much quieter than the others is measured by their size.
 _SILENT = 1e-6
 
@@ -78,7 +77,9 @@ def hold_truth(truth: Truth, candidate: Candidate) -> TruthCheck:
 
     Every sample has to agree within ERROR_LIMIT, or within RATIO_LIMIT times the rounding error
     that the network makes in this precision, where that is larger; of a rounding error no more than
-    LARGEST_ROUNDING counts. In int8 all samples together need an SQNR of LEAST_SQNR_DB.
+    LARGEST_ROUNDING counts. int8 is another function than the network it was made from, so rounding
+    cannot explain its distance: all samples together need an SQNR of LEAST_SQNR_DB, as quantize
+    asks for.
 
     Raises:
         UserError: arrays that do not fit the network, or a network that does not run.
@@ -93,8 +94,7 @@ def hold_truth(truth: Truth, candidate: Candidate) -> TruthCheck:
     sample, error = worst[output]
     sqnr_db = _sqnr_db(recorded, found)
     limit = _limit(candidate, inputs, error)
-    enough = sqnr_db is None or sqnr_db >= LEAST_SQNR_DB
-    if not (enough if limit is None else error <= limit):
+    if not (sqnr_db >= LEAST_SQNR_DB if limit is None else error <= limit):
         raise CheckFailed(
             f"{candidate.path}: is not the network that {truth.path} was recorded from: "
             f"{_difference(output, sample, error, limit, sqnr_db)}. Look at --eps and --strides, "
@@ -103,7 +103,7 @@ def hold_truth(truth: Truth, candidate: Candidate) -> TruthCheck:
     samples = max(len(values) for values in recorded.values())
     return TruthCheck(
         str(truth.path), truth.sha256, samples, candidate.precision, output, sample, error, limit,
-        sqnr_db,
+        None if sqnr_db == EXACT else sqnr_db,
     )  # fmt: skip
 
 
@@ -124,12 +124,10 @@ def rounding_error(exact: Arrays, own: Arrays) -> float:
     return rounding if np.isfinite(rounding) else 0.0
 
 
-def _difference(
-    output: str, sample: int, error: float, limit: float | None, sqnr_db: float | None
-) -> str:
+def _difference(output: str, sample: int, error: float, limit: float | None, sqnr_db: float) -> str:
     worst = f"its {output!r} differs by {error:.2g} of the recorded values' size in sample {sample}"
     if limit is None:
-        return f"{worst}, and the SQNR is {sqnr_db:.1f} dB, less than {LEAST_SQNR_DB:g}"
+        return f"{worst}, and the SQNR is {decibel_text(sqnr_db)} dB, less than {LEAST_SQNR_DB:g}"
     return f"{worst}, more than {limit:.2g}"
 
 
@@ -165,14 +163,11 @@ def _errors(recorded: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(finite, difference / np.maximum(scale, floor), np.inf)
 
 
-def _sqnr_db(recorded: Arrays, found: Arrays) -> float | None:
-    """Of the worst output; None where there is no difference."""
+@np.errstate(invalid="ignore", over="ignore")
+def _sqnr_db(recorded: Arrays, found: Arrays) -> float:
+    """Of the worst output."""
     ratios = []
     for name, values in recorded.items():
-        exact = np.asarray(values, np.float64)
-        with np.errstate(invalid="ignore"):
-            error = float(((np.asarray(found[name], np.float64) - exact) ** 2).sum())
-        signal = max(float((exact**2).sum()), float(np.finfo(float).tiny))
-        ratios.append(error / signal if np.isfinite(error) else np.inf)
-    worst = max(ratios)
-    return float(-10 * np.log10(worst)) if worst else None
+        exact, own = (np.asarray(array, np.float64) for array in (values, found[name]))
+        ratios.append(decibel(float((exact**2).sum()), float(((own - exact) ** 2).sum())))
+    return min(ratios)

@@ -11,11 +11,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ..archives import check_arrays
+from ..archives import check_arrays, too_large
 from ..errors import UserError
 from ..files import sha256_file
-
-Arrays = dict[str, NDArray[Any]]
+from ..runners.onnx_session import Arrays
 
 #: A checkpoint is a zip file too, of hundreds of members.
 _MOST_ARRAYS = 64
@@ -55,8 +54,8 @@ def read_truth(path: Path) -> Truth:
     """Recorded inputs and outputs from an .npz file; nothing in it is unpickled.
 
     Raises:
-        UserError: no such file, no .npz file, damaged, Python objects, no samples, no numbers, NaN
-            or infinity, or outputs that are zero throughout.
+        UserError: no such file, not an .npz file, damaged, too large for the memory, Python
+            objects, no samples, no numbers, NaN or infinity.
     """
     try:
         check_arrays(path)
@@ -69,7 +68,9 @@ def read_truth(path: Path) -> Truth:
             arrays = {name: np.asarray(content[name]) for name in content.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; record it with {RECORD_IT}.") from error
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
+    except MemoryError as error:
+        raise too_large(path) from error
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(
             f"{path}: is not an .npz file of plain arrays ({str(error)[:200].rstrip('.')}); record "
             f"it with {RECORD_IT}."

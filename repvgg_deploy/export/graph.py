@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from .. import __version__
+from ..artifacts import PRODUCER
 from ..models.network import RepVGG, RepVGGBlock, SqueezeExcite
 
 INPUT, OUTPUT = "input", "logits"
@@ -119,7 +120,7 @@ class Writer:
             graph,
             opset_imports=opsets,
             ir_version=helper.find_min_ir_version_for(opsets),
-            producer_name="repvgg-deploy",
+            producer_name=PRODUCER,
             producer_version=__version__,
         )
 

@@ -132,7 +132,12 @@ def _patches(
     dilations = attributes.get("dilations", [1, 1])
     auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
     first, last = find_padding(
-        auto_pad, both[0], weight, strides, dilations, attributes.get("pads")
+        auto_pad,
+        both.shape[3:],
+        weight.shape[2:],
+        strides,
+        dilations,
+        attributes.get("pads"),
     )
     sides = [first[1], last[1], first[0], last[0]]
     images = F.pad(torch.from_numpy(both).flatten(0, 1), sides)

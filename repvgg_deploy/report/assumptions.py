@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..models.spec import strides_text
 from .text import count_text
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ def assumption_lines(found: Assumptions) -> list[str]:
         by_origin[found.eps_origin].append(f"batch-norm eps {values}")
         options += ["--eps"] if found.eps_origin == "assumed" else []
     if found.strides is not None:
-        strides = "-".join(map(str, found.strides))
-        by_origin[found.strides_origin].append(f"strides {strides}")
+        by_origin[found.strides_origin].append(f"strides {strides_text(found.strides)}")
         options += ["--strides"] if found.strides_origin == "assumed" else []
     if found.padding:
         by_origin["assumed"].append(f"padding {' and '.join(map(str, found.padding))}")

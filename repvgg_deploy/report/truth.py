@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..sqnr import from_json, sqnr_text
 from .text import count_text
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def truth_line(found: TruthCheck) -> str:
     """The worst sample and its bound."""
     samples = count_text(found.samples, "sample")
     bound = (
-        f"SQNR {'infinite' if found.sqnr_db is None else f'{found.sqnr_db:.1f} dB'}"
-        if found.limit is None
-        else f"limit {found.limit:.1e}"
+        sqnr_text(from_json(found.sqnr_db)) if found.limit is None else f"limit {found.limit:.1e}"
     )
     return (
         f"truth: {found.path}, {samples}: agrees; the worst, number {found.worst_sample}, differs "

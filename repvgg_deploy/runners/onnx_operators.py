@@ -6,6 +6,7 @@ compared with ONNX Runtime in tests/test_onnx_operators.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -60,7 +61,8 @@ class Conv(_Operator):
     ) -> tuple[Array]:
         axes = weight.ndim - 2
         stride, dilation = strides or [1] * axes, dilations or [1] * axes
-        first, last = find_padding(auto_pad or "NOTSET", x, weight, stride, dilation, pads)
+        sizes = x.shape[2:], weight.shape[2:]
+        first, last = find_padding(auto_pad or "NOTSET", *sizes, stride, dilation, pads)
         sides = [side for axis in reversed(range(axes)) for side in (first[axis], last[axis])]
         padded = F.pad(torch.tensor(x), sides)
         kernel = torch.tensor(weight).to(padded.dtype)
@@ -71,20 +73,23 @@ class Conv(_Operator):
 
 def find_padding(
     auto_pad: str,
-    x: Array,
-    weight: Array,
-    stride: list[int],
-    dilation: list[int],
-    pads: list[int] | None,
+    image: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    pads: Sequence[int] | None,
 ) -> tuple[list[int], list[int]]:
-    """Zeros before and after each spatial axis of a Conv with these attributes."""
-    axes = weight.ndim - 2
+    """Zeros before and after each spatial axis of a Conv with these attributes.
+
+    ``image`` and ``kernel`` are sizes along these axes.
+    """
+    axes = len(kernel)
     if auto_pad in ("NOTSET", "VALID"):
         given = pads if pads and auto_pad == "NOTSET" else [0] * 2 * axes
         return list(given[:axes]), list(given[axes:])
     first, last = [], []
     for axis in range(axes):
-        size, reach = x.shape[2 + axis], dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+        size, reach = image[axis], dilation[axis] * (kernel[axis] - 1) + 1
         steps = -(-size // stride[axis])
         total = max((steps - 1) * stride[axis] + reach - size, 0)
         small, large = total // 2, total - total // 2

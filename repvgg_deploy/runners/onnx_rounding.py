@@ -10,12 +10,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
 from .onnx_reference import OnnxFloat64
-
-Arrays = dict[str, NDArray[Any]]
+from .onnx_session import Arrays
 
 #: Inputs that sizes are computed from, by operator: a size is whole or wrong.
 _SIZES = {"Resize": 1, "Upsample": 1, "Range": 0}

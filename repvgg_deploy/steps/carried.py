@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx import ModelProto
 from torch import Tensor
 
-from ..equivalence.graph_weights import PRODUCER
+from ..artifacts import PRODUCER
 from ..equivalence.onnx_layers import OnnxLayer, onnx_layers, torch_layers
 from ..equivalence.weights import (
     Meant,

@@ -97,7 +97,7 @@ def held_to_truth(path: Path, artifact: Artifact, again: Again) -> Result:
             weights = ModelFolder(path.parent).fused
             ours = artifact.source.path == weights.name and weights.is_file()
             network = read_weights(weights).whole if ours else None
-            found = hold_graph(path, again.truth, network)
+            found = hold_graph(path, again.truth, network=network)
     except CheckFailed as error:
         return False, str(error).removeprefix(f"{path}: ").removesuffix(".")
     except UserError as error:

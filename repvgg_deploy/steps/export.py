@@ -28,7 +28,7 @@ from .against_weights import run_weights
 from .assumptions import Assumptions, recorded_assumptions
 from .carried import check_exported
 from .image_size import model_image_size
-from .truth import graph_candidate, network_rounding, weights_candidate
+from .truth import hold_graph, weights_candidate
 from .weights import Network, read_weights
 
 #: Batch sizes at which a dynamic model is run in ONNX Runtime against torch.
@@ -53,21 +53,6 @@ class OnnxResult:
     truth: TruthCheck | None
 
 
-def export_onnx(
-    folder: ModelFolder,
-    *,
-    precision: str = "fp32",
-    opset: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    batch: int | None = None,
-    truth: Truth | None = None,
-) -> OnnxResult:
-    """Write ``<precision>.onnx``; arguments and errors are those of :func:`check_onnx`."""
-    return check_onnx(
-        folder, precision=precision, opset=opset, image_size=image_size, batch=batch, truth=truth
-    )()
-
-
 def check_onnx(
     folder: ModelFolder,
     *,
@@ -77,7 +62,9 @@ def check_onnx(
     batch: int | None = None,
     truth: Truth | None = None,
 ) -> Callable[[], OnnxResult]:
-    """A model that is simplified, checked by ONNX, and run against torch; calling it writes it.
+    """Check ``<precision>.onnx`` before it is written; calling what is returned writes it.
+
+    The model is simplified, checked by ONNX, and run against torch.
 
     ``image_size`` is (height, width), None: that of the models in the folder, else as the network
     was trained; ``batch`` None: dynamic, ``opset`` None: 17, or 22 for bf16. ``truth`` are recorded
@@ -93,22 +80,15 @@ def check_onnx(
     network = weights.network
     height, width = image_size or model_image_size(folder, network.spec)
     if truth is not None:
-        _check_size(truth, (height, width))
-        if precision != "fp32":  # whose bound is wider
-            hold_truth(truth, weights_candidate(folder.fused, network, torch.device("cpu")))
+        _check_truth(truth, folder.fused, network, (height, width), precision)
     raw = to_onnx(network.build(), (height, width), precision=precision, batch=batch, opset=opset)
     model = simplify(raw, network.spec.has_se)
     path = folder.onnx(precision)
-    try:
-        checks = _check(network, model, (height, width), precision, batch)
-    except CheckFailed as error:
-        raise CheckFailed(f"{path}: {error}") from error
-    if failed := [check for check in checks if not check.passed]:
-        raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
+    checks = _check(path, network, model, (height, width), precision, batch)
     carried = check_exported(weights, model, must_be_exact=True)
     if not carried.exact:
         raise CheckFailed(f"{path}: {carried.reason}; nothing was written.")
-    held = None if truth is None else _hold(truth, path, model, network)
+    held = None if truth is None else hold_graph(path, truth, network=network, model=model)
     artifact = OnnxArtifact(
         file=path.name,
         sha256="",  # known when it is written
@@ -141,15 +121,15 @@ def _write(model: onnx.ModelProto, checked: OnnxResult) -> OnnxResult:
     return replace(checked, artifact=artifact)
 
 
-def _hold(truth: Truth, path: Path, model: onnx.ModelProto, network: Network) -> TruthCheck:
-    cpu = torch.device("cpu")
-    return hold_truth(
-        truth,
-        graph_candidate(path, model, lambda precision: network_rounding(network, precision, cpu)),
-    )
+def _check_truth(
+    truth: Truth, fused: Path, network: Network, image_size: tuple[int, int], precision: str
+) -> None:
+    """What recorded outputs can rule out before a model is built.
 
-
-def _check_size(truth: Truth, image_size: tuple[int, int]) -> None:
+    Raises:
+        UserError: they were recorded at another image size.
+        CheckFailed: the fused network in fp32, whose bound is the narrowest, does not give them.
+    """
     inputs, _ = truth.match(Path("the ONNX model"), (INPUT,), (OUTPUT,))
     given = inputs[INPUT].shape[2:]
     if len(given) == 2 and given != image_size:
@@ -158,6 +138,8 @@ def _check_size(truth: Truth, image_size: tuple[int, int]) -> None:
             f"{truth.path}: holds images of {height}x{width} pixels, and the ONNX model would take "
             f"{image_size[0]}x{image_size[1]}; give --size {height}x{width}."
         )
+    if precision != "fp32":
+        hold_truth(truth, weights_candidate(fused, network, torch.device("cpu")))
 
 
 def _pick_opset(asked: int | None, precision: str) -> int:
@@ -174,6 +156,24 @@ def _pick_opset(asked: int | None, precision: str) -> int:
 
 
 def _check(
+    path: Path,
+    network: Network,
+    model: onnx.ModelProto,
+    image_size: tuple[int, int],
+    precision: str,
+    batch: int | None,
+) -> list[Comparison]:
+    """The comparisons, which all passed; else CheckFailed."""
+    try:
+        checks = _compare(network, model, image_size, precision, batch)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path}: {error}") from error
+    if failed := [check for check in checks if not check.passed]:
+        raise CheckFailed(f"{path}: at {failed[0].name}, {failed[0].reason}; nothing was written.")
+    return checks
+
+
+def _compare(
     network: Network,
     model: onnx.ModelProto,
     image_size: tuple[int, int],

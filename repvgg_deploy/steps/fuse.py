@@ -38,13 +38,12 @@ Format = Literal["theirs", "ours"]
 
 @dataclass(frozen=True)
 class FuseResult:
-    """What fuse made. ``dropped`` names the tensors that only training needs."""
+    """What fuse made: the files, and what is known of them."""
 
     folder: ModelFolder
     artifact: FusedArtifact
     weights: WeightsFile
     blocks: list[BlockCount]
-    dropped: list[str]
     proof: Proof | None
     files: list[Path]
     assumptions: Assumptions
@@ -86,13 +85,11 @@ def fuse_checkpoint(
     checkpoint = weights.checkpoint
     whole = weights.network if form == "ours" else weights.whole
     blocks = count_blocks(weights)
-    state, dropped = _fold(weights, overwrite=not prove)
+    state = _fold(weights, overwrite=not prove)
     name = path.stem if name is None else name
     folder = workspace.claim(name, checkpoint.sha256)
     with transaction(folder.path) as change:
         proof = _prove(weights, state, images, device) if prove and weights.blocks else None
-        if proof is not None:
-            _check_weights(weights, state)
         held = None if truth is None else _hold(weights, state, truth, device)
         if form == "ours" and whole is not None:
             state = {whole.layout.our_key(key): tensor for key, tensor in state.items()}
@@ -112,7 +109,7 @@ def fuse_checkpoint(
             change.remove(stale)
         workspace.set_current(folder, change)
     files = [folder.fused, *paths]
-    return FuseResult(folder, artifact, weights, blocks, dropped, proof, files, assumptions, held)
+    return FuseResult(folder, artifact, weights, blocks, proof, files, assumptions, held)
 
 
 def _record(
@@ -142,12 +139,11 @@ def _record(
     )
 
 
-def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """The deploy form's tensors, and the keys of those left out as only training needs them."""
+def _fold(weights: WeightsFile, overwrite: bool) -> dict[str, Tensor]:
+    """The deploy form's tensors, without those that only training needs."""
     state = weights.checkpoint.state
     state = state if overwrite else dict(state)
-    dropped = training_only(weights)
-    for key in dropped:
+    for key in training_only(weights):
         del state[key]
     try:
         fuse_in_place(state, weights.blocks, weights.reading.eps, overwrite=overwrite)
@@ -156,7 +152,7 @@ def _fold(weights: WeightsFile, overwrite: bool) -> tuple[dict[str, Tensor], lis
     if weights.checkpoint.kind == "numpy pickle":
         _shape_biases_as_megengine(state, weights)
     _check_overflow(state, weights)
-    return state, dropped
+    return state
 
 
 def _check_options_matter(weights: WeightsFile, images: Path | None, truth: Truth | None) -> None:
@@ -220,6 +216,7 @@ def _largest(state: Mapping[str, Tensor]) -> tuple[str, float]:
 def _prove(
     weights: WeightsFile, fused: Mapping[str, Tensor], images: Path | None, device: str
 ) -> Proof:
+    """The proof of the fused network, and every weight compared with a second fold."""
     target = pick_device(device)
     if weights.whole is None:
         state, eps = weights.checkpoint.state, weights.reading.eps
@@ -233,6 +230,7 @@ def _prove(
             f"{weights.path}: the fused network is not the training network: "
             f"{proof.failures[0]}{more}; nothing was written, please report this."
         )
+    _check_weights(weights, fused)
     return proof
 
 

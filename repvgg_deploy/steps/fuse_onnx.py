@@ -11,7 +11,7 @@ import onnx
 from ..artifacts import FusedOnnxArtifact, Source
 from ..equivalence.graph import GraphProof, prove_graphs
 from ..equivalence.graph_inputs import read_inputs
-from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck
 from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..files import sha256_file
@@ -25,7 +25,7 @@ from ..runners.onnx_session import Arrays, OrtSession
 from ..sidecar import prepare_sidecar
 from ..transaction import transaction
 from .graph_output import check_output, prepare_data
-from .truth import graph_candidate
+from .truth import hold_graph
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def fuse_onnx(
             _check_copy(path)
         else:
             proof = _prove(path, staged, prove, samples, ends)
-        held = None if truth is None else _hold(path, staged, truth)
+        held = None if truth is None else hold_graph(path, truth, file=staged)
         data = {file.name: sha256_file(file) for file in files[1:]}
         prepare_data(change, files[1:], output, used)
         artifact = FusedOnnxArtifact(
@@ -97,10 +97,6 @@ def fuse_onnx(
         prepare_sidecar(change, output, artifact)
     written = (output, *map(output.with_name, data))
     return OnnxFusion(path, written, artifact, fused, left, proof, held)
-
-
-def _hold(source: Path, fused: Path, truth: Truth) -> TruthCheck:
-    return hold_truth(truth, graph_candidate(source, file=fused))
 
 
 def _write(model: OnnxModel, path: Path, external: bool, copied: Path | None) -> list[Path]:

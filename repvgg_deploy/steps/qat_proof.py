@@ -22,10 +22,9 @@ from ..quantize.quality import Likeness
 from ..quantize.quantizer import QuantizedNetwork
 from ..quantize.read import read_qdq
 from ..runners.torch_network import exact_math
+from ..sqnr import LEAST_SQNR_DB
 from ..train.qat.layer import QatLayer
 
-#: Decibel against the float network, which is what distillation makes large.
-LEAST_SQNR_DB = 15.0
 #: Points of top-1 that a network trained on labels may lose; with more it has lost its answers.
 MOST_DROP = 10.0
 

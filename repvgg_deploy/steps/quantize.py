@@ -11,13 +11,14 @@ import onnx
 from ..artifacts import QuantizedArtifact
 from ..data.spool import Spool, spooled
 from ..equivalence.compare import Comparison
-from ..equivalence.truth import TruthCheck, hold_truth
+from ..equivalence.truth import TruthCheck
 from ..equivalence.truth_file import Truth
 from ..errors import CheckFailed, UserError
 from ..quantize.collect import NAMELESS
 from ..quantize.qdq import insert_qdq
 from ..quantize.quality import Likeness
 from ..quantize.quantizer import RECIPES, QuantizedNetwork, quantize
+from ..sqnr import LEAST_SQNR_DB
 from ..transaction import check_writable
 from ..workspace import ModelFolder
 from .calibration import Calibration
@@ -27,11 +28,8 @@ from .quantize_options import QuantizeOptions
 from .quantize_proof import measure, prove_equalization
 from .quantize_record import Outcome
 from .quantize_source import float_model
-from .truth import graph_candidate
+from .truth import hold_graph
 from .write_int8 import write_int8
-
-#: Below this a network has lost its answers, not some precision, and nothing is written.
-LEAST_SQNR_DB = 15.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def quantize_model(
     check_writable(path)
     model = float_model(source, calibration)
     if truth is not None:
-        hold_truth(truth, graph_candidate(source, model))
+        hold_graph(source, truth, model=model)
     with spooled(calibration.fit) as images:
         network = post_training(source, model, images, options, progress)
         equalized = prove_equalization(source, model, network, images.stored)
@@ -97,7 +95,7 @@ def quantize_model(
             f"{LEAST_SQNR_DB:g}; nothing was written. Try --method thorough, more images with "
             "--samples, or let the most harmful layers stay in float with --min-sqnr."
         )
-    held = None if truth is None else hold_truth(truth, graph_candidate(path, quantized))
+    held = None if truth is None else hold_graph(path, truth, model=quantized)
     outcome = Outcome(network, quantized, quality, measured.samples, fallback, truth=held)
     artifact = write_int8(source, folder, outcome, calibration, options)
     return QuantizeResult(path, artifact, network, quality, fallback, equalized, held)

@@ -1,9 +1,8 @@
-"""Networks of every kind, held against recorded outputs of the user's own model (--truth)."""
+"""Networks of every kind, compared with recorded outputs of the user's own model (--truth)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import torch
 from onnx import ModelProto, TensorProto
 
 from ..equivalence.truth import Candidate, TruthCheck, hold_truth, rounding_error
-from ..equivalence.truth_file import Arrays, Truth
+from ..equivalence.truth_file import Truth
 from ..errors import UserError
 from ..export.graph import INPUT, OUTPUT
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_bf16 import widened
 from ..runners.onnx_reference import OnnxFloat64
-from ..runners.onnx_session import OrtSession
+from ..runners.onnx_session import Arrays, OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
 from .against_weights import run_weights
@@ -48,7 +47,7 @@ def weights_candidate(path: Path, network: Network, device: torch.device) -> Can
             ]
         return {OUTPUT: np.concatenate(parts)}
 
-    rounding = network_rounding(network, "fp32", device)
+    rounding = _network_rounding(network, "fp32", device)
     return Candidate(path, (INPUT,), (OUTPUT,), "fp32", run_network, rounding)
 
 
@@ -72,21 +71,27 @@ def require_whole(weights: WeightsFile) -> Network:
     return weights.whole
 
 
-def hold_graph(path: Path, truth: Truth, network: Network | None = None) -> TruthCheck:
-    """An ONNX model; ``network`` is what it was made from, which its rounding is measured on.
+def hold_graph(
+    path: Path,
+    truth: Truth,
+    *,
+    network: Network | None = None,
+    model: ModelProto | None = None,
+    file: Path | None = None,
+) -> TruthCheck:
+    """An ONNX model of any inputs and outputs: ``model``, or what is in ``file``.
+
+    Sentences name ``path``, which is the file by default. ``network`` is what the model was made
+    from, on which its rounding is measured; None: on the same graph in float64.
 
     Raises:
         UserError: it cannot be run, or the recorded arrays do not fit it.
         CheckFailed: it does not give the recorded outputs.
     """
-    if network is None:
-        return hold_truth(truth, graph_candidate(path))
-    cpu = torch.device("cpu")
-    rounding = partial(network_rounding, network, device=cpu)
-    return hold_truth(truth, graph_candidate(path, rounding=rounding))
+    return hold_truth(truth, _graph_candidate(path, network, model, file or path))
 
 
-def network_rounding(network: Network, precision: str, device: torch.device) -> Rounding:
+def _network_rounding(network: Network, precision: str, device: torch.device) -> Rounding:
     """What rounding to a precision costs this network in torch."""
 
     def rounding(inputs: Arrays) -> float:
@@ -98,45 +103,40 @@ def network_rounding(network: Network, precision: str, device: torch.device) -> 
     return rounding
 
 
-def graph_candidate(
-    path: Path,
-    model: ModelProto | None = None,
-    rounding: Callable[[str], Rounding] | None = None,
-    file: Path | None = None,
+def _graph_candidate(
+    path: Path, network: Network | None, model: ModelProto | None, file: Path
 ) -> Candidate:
-    """An ONNX model of any inputs and outputs in ONNX Runtime: ``model``, or what ``file`` holds.
-
-    ``path`` stands in sentences, and is the file by default. ``rounding`` is asked for the rounding
-    of the model's precision; None: that of the model itself, from the same graph in float64.
-    """
-    place = file or path
-    graph = read_proto(place) if model is None else model
-    precision = graph_precision(graph)
+    """In ONNX Runtime; arguments are those of :func:`hold_graph`."""
+    graph = read_proto(file) if model is None else model
+    precision = _graph_precision(graph)
     runnable = None if model is None else model.SerializeToString()
     if precision == "bf16":  # which ONNX Runtime does not run on the CPU
-        runnable = widened(load_model(place) if model is None else model).SerializeToString()
-    session = OrtSession(place, runnable)
+        runnable = widened(load_model(file) if model is None else model).SerializeToString()
+    session = OrtSession(file, runnable)
 
     def run_graph(inputs: Arrays) -> Arrays:
         return _in_batches(session, inputs, path)
 
     def own_rounding(inputs: Arrays) -> float:
         copy = ModelProto()
-        copy.CopyFrom(load_model(place) if model is None else model)
+        copy.CopyFrom(load_model(file) if model is None else model)
         copy = widened(copy) if precision == "bf16" else copy
         return rounding_error(OnnxFloat64(copy, str(path)).run(inputs), run_graph(inputs))
 
+    rounding: Rounding = own_rounding
+    if network is not None:
+        rounding = _network_rounding(network, precision, torch.device("cpu"))
     return Candidate(
         path,
         [name for name, _, _ in session.inputs],
         [value.name for value in graph.graph.output],
         precision,
         run_graph,
-        own_rounding if rounding is None else rounding(precision),
+        rounding,
     )
 
 
-def graph_precision(model: ModelProto) -> str:
+def _graph_precision(model: ModelProto) -> str:
     """int8 with Q/DQ nodes, else that of the narrowest float weights."""
     if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         return "int8"

@@ -114,7 +114,7 @@ def _hold(
     """Both on recorded inputs; an engine is held against its reference alone."""
     network = reference.network if isinstance(reference, WeightsFile) else None
     return tuple(
-        hold_graph(subject.path, truth, network)
+        hold_graph(subject.path, truth, network=network)
         if isinstance(subject, OnnxInfo)
         else hold_weights(subject, truth, device)
         for subject in (reference, candidate)

@@ -131,7 +131,9 @@ def changed_tensors(model: ModelProto, state: Int8State, float_type: str) -> lis
     changed += [
         f"{name} is in it alone"
         for name, tensor in stored.items()
-        if name not in own and tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+        if name not in own
+        and tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+        and 0 not in tensor.dims  # int8_tensors leaves out those without numbers
     ]
     return sorted(changed)
 

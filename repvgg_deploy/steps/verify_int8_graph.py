@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from ..quantize.qdq import insert_qdq
 from ..quantize.read import QdqModel, read_qdq
 from ..reparam.graph.files import load_model
 from ..runners.onnx_info import OnnxInfo, read_onnx_info
+from ..runners.onnx_operators import find_padding
+from ..runners.onnx_session import Arrays
 from ..runners.torch_network import exact_math
 from .against_weights import pick_samples
 from .int8_proof import IntegerProof, LayerIntegers
@@ -32,7 +33,6 @@ from .verdict import Verdict
 from .verify_int8 import changed_tensors, foreign, integers_file
 from .weights import TORCH_DTYPE
 
-Arrays = dict[str, NDArray[Any]]
 #: Types of weights and scales, which the file beside the model has.
 _WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
 _ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
@@ -146,32 +146,15 @@ def _layer(
     bias = None if layer.bias is None else torch.tensor(layer.bias).to(dtype)
     if weight.ndim == 2:
         return functional.linear(x, weight, bias).numpy()
-    top, left, bottom, right = _pads(attributes, x.shape[2:], weight.shape[2:])
-    return functional.conv2d(
-        functional.pad(x, (left, right, top, bottom)),
-        weight,
-        bias,
-        attributes.get("strides", 1),
-        0,
-        attributes.get("dilations", 1),
-        attributes.get("group", 1),
-    ).numpy()
-
-
-def _pads(
-    attributes: dict[str, Any], image: Sequence[int], kernel: Sequence[int]
-) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a Conv, as ONNX defines them."""
-    how = attributes.get("auto_pad", b"NOTSET")
-    if how in (b"NOTSET", b"VALID"):
-        top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-        return top, left, bottom, right
     strides, dilations = (attributes.get(name, (1, 1)) for name in ("strides", "dilations"))
-    before, after = [], []
-    for size, taps, stride, dilation in zip(image, kernel, strides, dilations, strict=True):
-        reach = (-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1
-        total = max(reach - size, 0)
-        less, more = total // 2, total - total // 2
-        before.append(less if how == b"SAME_UPPER" else more)
-        after.append(more if how == b"SAME_UPPER" else less)
-    return before[0], before[1], after[0], after[1]
+    (top, left), (bottom, right) = find_padding(
+        attributes.get("auto_pad", b"NOTSET").decode(),
+        x.shape[2:],
+        weight.shape[2:],
+        strides,
+        dilations,
+        attributes.get("pads"),
+    )
+    padded = functional.pad(x, (left, right, top, bottom))
+    groups = attributes.get("group", 1)
+    return functional.conv2d(padded, weight, bias, strides, 0, dilations, groups).numpy()
