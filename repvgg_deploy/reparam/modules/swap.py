@@ -86,7 +86,7 @@ def become(module: nn.Module, layer: nn.Module, name: str, tail: dict[str, nn.Mo
 
 
 def check_forward(candidate: Candidate, folded: Folded) -> tuple[str, ...]:
-    """Run a block's own forward against its fold, both in float64, on a small and a loud random input.
+    """Run a block's own forward against its fold, both in float64, on a quiet and a loud input.
 
     Returns the names of the modules that follow the sum: all that the block has of its family's,
     or only those with parameters where the others have no effect (Apple's large-kernel block calls
