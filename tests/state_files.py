@@ -56,6 +56,8 @@ def make(numbers: Sequence[int], seed: int) -> File:
     for names in ALIKE:
         first = next((family.family for family in wanted if family.family in names), None)
         wanted = [f for f in wanted if f.family not in names or f.family == first]
+    if len({family.eps for family in wanted if not family.is_plain_layer}) > 1:
+        wanted = [f for f in wanted if not f.companion]  # which would be of either code base
     state: dict[str, Tensor] = {}
     made = []
     for number, family in enumerate(wanted):

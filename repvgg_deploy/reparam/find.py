@@ -153,7 +153,7 @@ class _Search:
     def take_plain_layers(self, eps_known: bool) -> None:
         """Convolutions of the families found, unless they are parts of blocks.
 
-        Beside blocks of another eps nothing tells which code base a plain layer is of.
+        Beside blocks of several eps nothing tells which code base a ``conv`` and ``bn`` are of.
         """
         mixed = not eps_known and len({block.family.eps for block in self.blocks}) > 1
         for family in self._families:
@@ -165,7 +165,8 @@ class _Search:
                 except Misfit:
                     continue
                 if block is not None:
-                    self._take_plain(block, frozenset(block.keys(self._state)), mixed)
+                    keys = frozenset(block.keys(self._state))
+                    self._take_plain(block, keys, mixed and family.companion)
 
     def _take_plain(self, block: TrainBlock, keys: frozenset[str], mixed: bool) -> None:
         is_part = any(reading.is_likely for reading in self._larger(keys))
