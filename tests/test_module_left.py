@@ -213,12 +213,19 @@ class SquaredFirst(RepVGGBlock):
         return self.nonlinearity(self.se(self.rbr_dense(x)) + self.rbr_1x1(x) + skip)
 
 
+class Clamped(RepVGGBlock):
+    """As a ReLU6, on values that noise does not reach."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(max=50)
+
+
 class Pair(RepVGGBlock):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, super().forward(x)
 
 
-@pytest.mark.parametrize("kind", [Doubled, Functional, Halved, SquaredFirst, Pair])
+@pytest.mark.parametrize("kind", [Doubled, Functional, Halved, SquaredFirst, Clamped, Pair])
 def test_a_forward_of_its_own_is_noticed(kind: type[RepVGGBlock]) -> None:
     (left,) = fuse_modules(trained(kind(4, 4, se=kind is SquaredFirst))).left
     assert left.reason == "its own forward does something else than the sum of its branches"

@@ -14,6 +14,8 @@ from .fold import Folded, exact, kernels
 
 #: A fused block may differ this much in float64 from its own forward, as in equivalence.proof.
 EXACT_LIMIT = 1e-10
+#: What a forward does to large values only, as a clamp does, shows on an input so much louder.
+_LOUD = 100.0
 
 _TENSOR_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -84,7 +86,7 @@ def become(module: nn.Module, layer: nn.Module, name: str, tail: dict[str, nn.Mo
 
 
 def check_forward(candidate: Candidate, folded: Folded) -> tuple[str, ...]:
-    """Run a block's own forward against its fold, both in float64, on a small random input.
+    """Run a block's own forward against its fold, both in float64, on a small input and a loud one.
 
     Returns the names of the modules that follow the sum: all that the block has of its family's,
     or only those with parameters where the others have no effect (Apple's large-kernel block calls
@@ -94,9 +96,10 @@ def check_forward(candidate: Candidate, folded: Folded) -> tuple[str, ...]:
         NotOneConv: they differ, or the forward cannot be run.
     """
     x = _input(folded).to(folded.conv.kernel.device)
+    inputs = (x, _LOUD * x)
     try:
         block = _exact_copy(candidate.module)
-        expected = block(x)
+        expected = [block(one) for one in inputs]
     except Exception as error:  # whatever a stranger's forward may raise
         raise NotOneConv(
             f"its own forward could not be run on {tuple(x.shape)}: {error}"
@@ -107,7 +110,8 @@ def check_forward(candidate: Candidate, folded: Folded) -> tuple[str, ...]:
     }
     for tail in (every, with_parameters):
         fused = nn.Sequential(exact_layer(folded), *tail.values())
-        if _agree(fused(x), expected, folded.size):
+        results = map(fused, inputs)
+        if all(_agree(*pair, folded.size) for pair in zip(results, expected, strict=True)):
             return tuple(tail)
     raise NotOneConv("its own forward does something else than the sum of its branches")
 
