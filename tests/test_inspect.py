@@ -73,6 +73,17 @@ def test_what_shapes_do_not_tell_is_said(cli: Cli) -> None:
     assert "taken for" not in cli("inspect", FAMILIES / "timm_repvit.pth").out
 
 
+def test_an_identity_that_no_tensor_shows_is_said(cli: Cli, tmp_path: Path) -> None:
+    state = torch.load(FAMILIES / "yolov6_qarepvgg.pth")
+    block = {k: v for k, v in state.items() if v.ndim == 4 and v.shape[0] == v.shape[1]}
+    path = next(key.partition(".rbr_")[0] for key in block)
+    kept = {k: v for k, v in state.items() if k.startswith(f"{path}.")}
+    torch.save(kept, tmp_path / "one.pth")
+    result = cli("fuse", tmp_path / "one.pth")
+    assert result.code == 0, result.err
+    assert "1 of them have as many channels out as in and are taken for" in result.err
+
+
 def test_an_activation_with_weights_is_no_squeeze_excitation(tmp_path: Path) -> None:
     state = torch.load(FAMILIES / "yolov7_repconv.pth")
     torch.save({**state, "model.0.act.weight": torch.ones(16)}, tmp_path / "prelu.pth")

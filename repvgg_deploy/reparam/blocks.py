@@ -105,6 +105,14 @@ class TrainBlock:
         strided = self.family.strided and re.search(self.family.strided, self.path)
         return assumed and lacks and not strided
 
+    @property
+    def taken_at_stride_1(self) -> bool:
+        """Whether it has an identity without tensors only because nothing says that it strides.
+
+        Families without ``strided`` have no such blocks.
+        """
+        return bool(self.family.strided) and any(not branch.steps for branch in self.branches)
+
     def with_identity(self, present: bool) -> TrainBlock:
         """This block where more is known than its shapes say: whether it has its family's branches
         without tensors."""

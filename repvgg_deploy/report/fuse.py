@@ -41,6 +41,12 @@ def family_lines(blocks: Sequence[BlockCount], reading: Reading) -> list[str]:
                 f"note: {found.taken_to_widen} of them are taken for dense blocks that widen, so "
                 "without identity; if they are grouped, fuse the model itself (docs/python.md)"
             )
+        if found.taken_at_stride_1:
+            lines.append(
+                f"note: {found.taken_at_stride_1} of them have as many channels out as in and are "
+                "taken for blocks of stride 1, so with an identity; if one has another stride, "
+                "fuse the model itself (docs/python.md)"
+            )
         if found.note and reading.family is None:
             lines.append(f"note: {found.note}")
     return lines

@@ -20,7 +20,8 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class BlockCount:
     """Blocks of one kind. ``with_se`` of them have a squeeze-excitation.
 
-    ``taken_to_widen`` might as well be grouped blocks with an identity: shapes do not tell.
+    ``taken_to_widen`` might as well be grouped blocks with an identity: shapes do not tell. Nor do
+    they tell whether those ``taken_at_stride_1``, and so with an identity, have another stride.
     """
 
     family: str
@@ -29,6 +30,7 @@ class BlockCount:
     eps: float
     with_se: int
     taken_to_widen: int
+    taken_at_stride_1: int
     note: str
 
 
@@ -61,6 +63,11 @@ def count_blocks(weights: WeightsFile) -> list[BlockCount]:
     widening = Counter(
         (b.family.family, b.family.block) for b in weights.blocks if b.taken_to_widen
     )
+    still = Counter(
+        (b.family.family, b.family.block)
+        for b in weights.blocks
+        if weights.whole is None and b.taken_at_stride_1
+    )
     return [
         BlockCount(
             *kind,
@@ -68,6 +75,7 @@ def count_blocks(weights: WeightsFile) -> list[BlockCount]:
             eps=block.eps(weights.reading.eps),
             with_se=se[kind],
             taken_to_widen=widening[kind],
+            taken_at_stride_1=still[kind],
             note=block.family.note,
         )
         for kind, block in kinds.items()
