@@ -26,8 +26,8 @@ def check_inflation(path: Path, members: Sequence[zipfile.ZipInfo], most: int) -
     stored = sum(m.file_size for m in members if m.compress_type == zipfile.ZIP_STORED)
     if stored > packed:
         raise UserError(
-            f"{path}: is damaged: its directory tells of {size_text(stored)} stored in a file of "
-            f"{size_text(packed)}; copy or download it again."
+            f"{path}: is damaged: its directory lists {size_text(stored)} of stored data, and the "
+            f"whole file has {size_text(packed)}; copy or download it again."
         )
     whole = sum(member.file_size for member in members)
     if whole > max(_HARMLESS, most * packed):
@@ -54,7 +54,7 @@ def check_arrays(path: Path) -> None:
 def too_large(path: Path) -> UserError:
     """Reading ``path`` took more memory than there was."""
     return UserError(
-        f"{path}: does not fit into the memory of this machine (the file is of "
+        f"{path}: does not fit into the memory of this machine (the file has "
         f"{size_text(path.stat().st_size)}); use a machine with more, or end what else runs on "
         "this one."
     )

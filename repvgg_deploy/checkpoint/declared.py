@@ -29,7 +29,7 @@ class Declared(ABC):
         """Its numbers.
 
         Raises:
-            Damaged: the bytes are not there, or not those that their checksum tells.
+            Damaged: the bytes are not there, or do not match their checksum.
             Unusual: a sparse or quantized tensor, say.
         """
 

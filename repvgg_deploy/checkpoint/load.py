@@ -181,7 +181,7 @@ def _explained(path: Path, kind: Kind) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """What is wrong, where the reader says so in words that a user understands."""
     if bad := re.match(r"Bad CRC-32 for file '(.*)'", str(error)):
-        return f" (the bytes of its record {bad[1]} are not those that its checksum tells)"
+        return f" (its record {bad[1]} does not match its checksum)"
     return f" ({error})" if isinstance(error, (Damaged, SafetensorError)) else ""
 
 

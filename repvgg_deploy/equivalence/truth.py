@@ -26,7 +26,7 @@ from .truth_file import Truth
 #: about 5e-4 where the variances are near 1.
 ERROR_LIMIT = 1e-4
 #: No network that is of use rounds by more, so more would be another error (relative, L2).
-LARGEST_ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "bf16": 5e-2}
+LARGEST_ROUNDING = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 #: A recorded sample this much quieter than the others is measured by their size.
 _SILENT = 1e-6
 
@@ -35,7 +35,7 @@ _SILENT = 1e-6
 class Candidate:
     """A network that is judged by recorded outputs.
 
-    ``run`` gives the outputs by name for inputs by name. ``precision`` is fp32, tf32, fp16, bf16,
+    ``run`` gives the outputs by name for inputs by name. ``precision`` is fp32, fp16, bf16,
     or another, which is judged by its SQNR. ``rounding`` is the error that rounding to it makes on
     such inputs (see :func:`rounding_error`); it is asked for only where ERROR_LIMIT is exceeded.
     """

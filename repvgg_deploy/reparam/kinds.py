@@ -129,7 +129,7 @@ def _unclear_eps(reading: Reading, where: str) -> str:
 def _contradiction(kind: Sequence[Place]) -> str:
     """Blocks of one kind whose places speak for several code bases."""
     here = {reading.name: reading for place in kind for reading in place if reading.here}
-    said = [f"{reading.block.path} stands where {name} has them" for name, reading in here.items()]
+    said = [f"{reading.block.path} is where {name} has them" for name, reading in here.items()]
     said += [f"{p[0].block.path} where none has" for p in kind if not any(r.here for r in p)][:1]
     return (
         f"{len(kind)} blocks have the same names, but {', '.join(said)}; nothing tells which code "

@@ -63,8 +63,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def _open(assumptions: Assumptions) -> list[str]:
     """Where the strides are assumed; what else a proof of two files assumes is the same in both."""
-    assumed = assumptions.strides is not None and assumptions.strides_origin == "assumed"
-    return assumption_lines(assumptions) if assumed else []
+    return assumption_lines(assumptions) if assumptions.assumed_strides else []
 
 
 def _verdict_lines(verdict: Verdict) -> list[str]:

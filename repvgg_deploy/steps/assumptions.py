@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..artifacts import FusedArtifact
 from ..errors import UserError
-from ..models.spec import Strides
+from ..models.spec import Strides, strides_text
 from ..rebuild import rebuild
 from ..sidecar import sidecar_path
 from .inventory import training_only
@@ -36,6 +36,13 @@ class Assumptions:
     padding: tuple[int, ...]
     activation: str | None
     dropped: tuple[str, ...]
+
+    @property
+    def assumed_strides(self) -> str:
+        """The strides that neither the user nor an earlier step gave; empty where one did."""
+        if self.strides is None or self.strides_origin != "assumed":
+            return ""
+        return strides_text(self.strides)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..runners.onnx_info import OnnxInfo
 from ..sidecar import check_bytes
 from ..workspace import ModelFolder
+from .assumptions import find_assumptions
 from .bench_engines import engine_runtimes
 from .bench_model import ModelSubjects, model_subjects
 from .bench_runtimes import (
@@ -92,7 +93,7 @@ def enter(settings: Settings, folder: ModelFolder | None, files: Sequence[Path])
             entrants.append(onnx_entrant(path, str(path)))
         else:
             entrants += [weights_entrant(subject, size, precision) for precision in floats]
-            if assumed := subject.strides_assumed:
+            if assumed := find_assumptions(subject).assumed_strides:
                 notes.append(f"{path}: strides {assumed} are assumed, since the file does not say")
     if entrants and size is None:
         size = entrants[0].subject.image_size

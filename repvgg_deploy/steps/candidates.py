@@ -23,6 +23,7 @@ from ..runners.tensorrt.runner import EngineRunner
 from ..runners.torch_network import TorchRunner
 from ..sidecar import check_bytes, lineage, sidecar_path
 from ..workspace import ModelFolder
+from .assumptions import find_assumptions
 from .verify import Subject, average_where_held, open_subject, source_checkpoint
 from .weights import BY_ITSELF, Reading
 
@@ -122,7 +123,7 @@ def load_candidate(entry: Entry, device: torch.device, stack: ExitStack) -> Cand
     network = subject.network
     runner = TorchRunner(network.build(), device)
     takes = (network.spec.in_channels, None, None)
-    assumed = subject.strides_assumed
+    assumed = find_assumptions(subject).assumed_strides
     how = f"{runner.runtime}, strides {assumed} assumed" if assumed else runner.runtime
     return Candidate(entry.name, entry.path, runner, how, takes, 1, BATCH)
 

@@ -20,7 +20,7 @@ from ..errors import CheckFailed, UserError
 from ..files import is_onnx, sha256_file
 from ..sidecar import lineage, load_sidecar, read_sidecar, sidecar_path
 from ..workspace import ModelFolder
-from .chain_contents import Artifact, changed_data, contradiction
+from .chain_contents import Artifact, changed_data, contradiction, detail_of
 from .chain_proofs import Again, Result, held_to_truth, prove_again, stored_proof
 
 
@@ -112,7 +112,7 @@ def _check_file(path: Path, again: Again) -> list[Check]:
         artifact = read_artifact(path)
         differs = contradiction(path, artifact)
     except UserError as error:
-        return [check("hash", False, str(error).removeprefix(f"{path}: ").removesuffix("."))]
+        return [check("hash", False, detail_of(error, path))]
     if differs:
         return [check("hash", False, differs)]
     found = [check("hash", True)]
@@ -136,10 +136,10 @@ def _prove(path: Path, artifact: Artifact, source: Path | None, again: Again) ->
     try:
         return prove_again(path, artifact, source, again)
     except CheckFailed as error:
-        return False, str(error).removeprefix(f"{path}: ").removesuffix(".")
+        return False, detail_of(error, path)
     except UserError as error:
         again.refused.append(error)
-        return None, str(error).removeprefix(f"{path}: ").removesuffix(".")
+        return None, detail_of(error, path)
 
 
 def read_artifact(path: Path) -> Artifact:

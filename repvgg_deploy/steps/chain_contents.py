@@ -17,7 +17,7 @@ from ..engine.compatible import contradiction as engine_contradiction
 from ..engine.engine_file import read_engine_file
 from ..engine.inspector import inspected_mismatches
 from ..engine.precision import LayerTypes, mismatches
-from ..errors import UserError
+from ..errors import RepvggDeployError, UserError
 from ..files import sha256_file
 from ..quantize.read import read_qdq
 from ..reparam.graph.files import load_model
@@ -64,8 +64,13 @@ def _reading(artifact: FusedArtifact) -> str:
     try:
         Reading.of(artifact)
     except UserError as error:
-        return str(error).removeprefix(f"{artifact.file}: ").removesuffix(".")
+        return detail_of(error, artifact.file)
     return ""
+
+
+def detail_of(error: RepvggDeployError, file: Path | str) -> str:
+    """What it says, without the name of the file, beside which it is printed."""
+    return str(error).removeprefix(f"{file}: ").removesuffix(".")
 
 
 def changed_data(folder: Path, data: Mapping[str, str]) -> str:

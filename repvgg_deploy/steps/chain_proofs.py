@@ -19,7 +19,7 @@ from ..files import is_onnx
 from ..optional import available
 from ..runners.torch_network import pick_device
 from ..workspace import ModelFolder
-from .chain_contents import Artifact
+from .chain_contents import Artifact, detail_of
 from .engine_proof import pick_reference
 from .int8_proof import stored_quality
 from .int8_quality import measure_quality, prove_quality
@@ -88,7 +88,7 @@ def held_to_truth(path: Path, artifact: Artifact, again: Again) -> Result:
     """
     assert again.truth is not None  # the caller
     if isinstance(artifact, EngineArtifact):
-        return None, "an engine is held against the model that it was built from"
+        return None, "an engine is compared with the model that it was built from"
     device = pick_device(again.device)
     try:
         if isinstance(artifact, FusedArtifact):
@@ -99,9 +99,9 @@ def held_to_truth(path: Path, artifact: Artifact, again: Again) -> Result:
             network = read_weights(weights).whole if ours else None
             found = hold_graph(path, again.truth, network=network)
     except CheckFailed as error:
-        return False, str(error).removeprefix(f"{path}: ").removesuffix(".")
+        return False, detail_of(error, path)
     except UserError as error:
-        return None, str(error).removeprefix(f"{path}: ").removesuffix(".")
+        return None, detail_of(error, path)
     return True, f"the worst sample differs by {found.error:.1e}"
 
 

@@ -20,7 +20,7 @@ from ..runners.onnx_session import Arrays, OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
 from .against_weights import run_weights
-from .weights import TORCH_DTYPE, Network, WeightsFile
+from .weights import Network, WeightsFile
 
 #: So many samples at once, where a network takes any number.
 _BATCH = 32
@@ -96,8 +96,7 @@ def _network_rounding(network: Network, precision: str, device: torch.device) ->
 
     def rounding(inputs: Arrays) -> float:
         (images,) = inputs.values()
-        plain = precision if precision in TORCH_DTYPE else "fp16"  # tf32 has its significand
-        exact, own = run_weights(network, plain, device, images.astype(np.float32))
+        exact, own = run_weights(network, precision, device, images.astype(np.float32))
         return rounding_error({OUTPUT: exact}, {OUTPUT: own})
 
     return rounding

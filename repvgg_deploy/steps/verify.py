@@ -91,7 +91,7 @@ def _compare(
     if isinstance(candidate, CheckedEngine):  # sorted: an engine comes last
         if isinstance(reference, CheckedEngine):
             raise UserError(
-                f"{reference.path}: is an engine, as is {candidate.path}; hold each against what "
+                f"{reference.path}: is an engine, as is {candidate.path}; compare each with what "
                 "it was built from."
             )
         end_to_end = compare_engine(reference, candidate, target, images)

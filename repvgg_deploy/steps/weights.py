@@ -118,13 +118,6 @@ class WeightsFile:
         return "train" if self.blocks else "deploy"
 
     @property
-    def strides_assumed(self) -> str:
-        """The strides of a whole network that neither the user nor an earlier step gave; else
-        empty."""
-        known = self.reading.strides is not None or self.recorded is not None
-        return "" if self.whole is None or known else strides_text(self.whole.spec.strides)
-
-    @property
     def network(self) -> Network:
         """The whole network; UserError where the file does not hold one."""
         if self.whole is None:
