@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ..archives import check_inflation
-from .declared import Damaged, Declared, Refused, UnusualTensor
+from ..errors import UserError
+from .declared import Damaged, Declared, Refused, Sealed, UnusualTensor
 from .numpy_pickle import NUMPY
 from .pickles import PLAIN, Named, Table, Unpickler, look_up
 
@@ -65,7 +66,7 @@ class _Bytes:
         return self._loaded.untyped_storage()
 
 
-class _Storage:
+class _Storage(Sealed):
     """A part of some bytes, in elements of ``dtype``: from ``start`` on ``count`` of them."""
 
     __slots__ = ("bytes", "count", "dtype", "start")
@@ -164,17 +165,19 @@ _TABLE: Table = {
 def _find(module: str, name: str) -> Any:
     if module in ("torch", "torch.storage") and name in _STORAGES:
         return _STORAGES[name]
-    kind = getattr(torch, name, None) if module == "torch" else None
+    kind = vars(torch).get(name) if module == "torch" else None  # getattr would import modules
     return kind if isinstance(kind, torch.dtype) else look_up(_TABLE, module, name)
 
 
-def _checked(kind: Any, dtype: Any, count: Any) -> tuple[torch.dtype, int]:
+def _checked(kind: Any, dtype: Any, key: Any, count: Any) -> tuple[torch.dtype, int]:
     if kind != "storage" and isinstance(dtype, Named):
         raise Refused("a module with its source code")
     if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int:
         raise Damaged("a storage is not described as one")
     if count < 0:
         raise Damaged("a storage has a negative size")
+    if not isinstance(key, (str, int)):  # as text, lists inside lists can be longer than any memory
+        raise Damaged("a storage is not described as one")
     return dtype, count
 
 
@@ -183,14 +186,22 @@ def open_zip(path: Path) -> Iterator[Any]:
     """What torch.save wrote in its zip format, tensors declared.
 
     Raises:
-        UserError: it would inflate beyond all measure.
+        UserError: it is encrypted, or would inflate beyond all measure.
         Refused: it refers to anything but tensors and plain values.
         Exception: it is damaged, and stumbled in one of many ways.
     """
     with zipfile.ZipFile(path) as archive:
-        check_inflation(path, archive.infolist(), _MOST_INFLATION)
+        _check_records(path, archive.infolist())
         content = _Zip(archive)
         yield Unpickler(BytesIO(content.index), _find, content.storage).load()
+
+
+def _check_records(path: Path, records: list[zipfile.ZipInfo]) -> None:
+    if any(record.flag_bits & 1 for record in records):
+        raise UserError(f"{path}: is encrypted with a password; unpack it and save it without one.")
+    if len({record.filename for record in records}) < len(records):
+        raise Damaged("it holds two records of one name")  # which torch.load reads otherwise
+    check_inflation(path, records, _MOST_INFLATION)
 
 
 class _Zip:
@@ -213,7 +224,7 @@ class _Zip:
 
     def storage(self, kind: Any, dtype: Any, key: Any, place: Any, count: Any) -> _Storage:
         """What a pickle's reference to a storage stands for."""
-        dtype, count = _checked(kind, dtype, count)
+        dtype, count = _checked(kind, dtype, key, count)
         name = f"{self._root}/data/{key}"
         if name not in self._bytes:
             size = count * dtype.itemsize
@@ -271,7 +282,7 @@ class _Legacy:
         self, kind: Any, dtype: Any, key: Any, place: Any, count: Any, view: Any = None
     ) -> _Storage:
         """What a pickle's reference to a storage stands for; ``view``: a part of it."""
-        dtype, count = _checked(kind, dtype, count)
+        dtype, count = _checked(kind, dtype, key, count)
         if key not in self._bytes:
             self._dtypes[key] = dtype
             self._bytes[key] = _Bytes(count * dtype.itemsize, lambda size: self._read(key, size))
