@@ -356,6 +356,17 @@ def endless_bytes(path: Path, size: int) -> None:
     path.write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", size << 20) + b".")
 
 
+def many_objects(path: Path, size: int) -> None:
+    """One byte for each empty list, which is 64 in memory, and next to none when deflated."""
+    save(path, {})
+    index = b"\x80\x02](" + b"]" * (size // 8) + b"e."
+    rewrite(
+        path,
+        lambda name, data: index if name.endswith("data.pkl") else data,
+        zipfile.ZIP_DEFLATED,
+    )
+
+
 def nested_key(path: Path, size: int) -> None:
     """The name of a storage is a list of one list many times over, and so on: long as text."""
     nested = b"]q\x00(" + text("A" * 100) * 10 + b"e"
@@ -376,6 +387,10 @@ BOMBS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "number": (number_pickle, "truncated or damaged .*makes bytes"),
     "zeros by opcode": (zeros_by_opcode, "truncated or damaged .*too early"),
     "endless bytes": (endless_bytes, "truncated or damaged .*too early"),
+    "many objects": (
+        many_objects,
+        r"its record x/data\.pkl would inflate from 12\.\d kB to 12\.5 MB",
+    ),
     "nested key": (nested_key, "truncated or damaged .*not described"),
 }
 

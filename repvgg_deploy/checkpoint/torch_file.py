@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..archives import check_inflation
+from ..archives import check_inflation, size_text
 from ..errors import UserError
 from .declared import Damaged, Declared, Refused, Sealed, UnusualTensor
 from .numpy_pickle import NUMPY
@@ -29,6 +29,8 @@ from .pickles import PLAIN, Named, Table, Unpickler, look_up
 #: torch.save stores records as they are. A file that was packed again holds floats, which hardly
 #: shrink; pruned and quantized weights shrink more, but no trained network this much.
 _MOST_INFLATION = 20
+#: The same of the pickle alone, each byte of which may become an object of 64.
+_MOST_INFLATION_OF_INDEX, _HARMLESS_INDEX = 30, 8_000_000
 _BLOCK = 1 << 20
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -216,7 +218,11 @@ class _Zip:
         for record in archive.infolist():
             if record.CRC == 0:  # torch.serialization.set_crc32_options(False): nothing to check
                 record.CRC = None  # type: ignore[assignment]
-        self.index = archive.read(found[0])
+        index = archive.getinfo(found[0])
+        if index.file_size > max(_HARMLESS_INDEX, _MOST_INFLATION_OF_INDEX * index.compress_size):
+            inflated = f"{size_text(index.compress_size)} to {size_text(index.file_size)}"
+            raise Damaged(f"its record {index.filename} would inflate from {inflated}")
+        self.index = archive.read(index)
         order = f"{self._root}/byteorder"
         swapped = order in archive.namelist() and archive.read(order) != sys.byteorder.encode()
         self._swapped = swapped
