@@ -12,6 +12,8 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ POINTER = "current.json"
 
 _STAGE = re.compile(r"\.repvgg-deploy\.[0-9a-f]{12}\.part")
 RECORD = "commit.json"
+_NOT_OURS = (ValueError, TypeError, KeyError, RecursionError)
 
 
 def stage_path(folder: Path) -> Path:
@@ -67,7 +70,7 @@ def _complete(stage: Path) -> None:
         record = Record.read(stage)
         carry_out(stage, record)
         (stage / RECORD).unlink()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, *_NOT_OURS) as error:
         cause = error.strerror if isinstance(error, OSError) else f"{RECORD} is damaged"
         raise UserError(
             f"{stage.parent}: a run was killed while it changed files there, and {stage.name} "
@@ -95,7 +98,7 @@ class Record:
 
     @staticmethod
     def read(stage: Path) -> Record:
-        """Raises ValueError or TypeError for a record that is not ours, or of files elsewhere."""
+        """Raises one of _NOT_OURS for a record that is not ours, or of files elsewhere."""
         data = json.loads((stage / RECORD).read_text())
         record = Record(data["placed"], data["removed"])
         for name in (*record.placed, *record.removed):
@@ -174,6 +177,29 @@ def _old(stage: Path, target: Path) -> Path:
 
 def _stages(folder: Path) -> list[Path]:
     try:
-        return sorted(folder / name for name in os.listdir(folder) if _STAGE.fullmatch(name))
+        names = sorted(name for name in os.listdir(folder) if _STAGE.fullmatch(name))
+        trusted = {folder.stat().st_uid, *_user()}
+        return [stage for stage in map(folder.joinpath, names) if _is_ours(stage, trusted)]
     except OSError:  # no such folder, or none that we could read
         return []
+
+
+def _user() -> list[int]:
+    return [] if sys.platform == "win32" else [os.geteuid()]
+
+
+def _is_ours(stage: Path, trusted: set[int]) -> bool:
+    """A real folder that this user may read, of this user or of the owner of the folder it is in.
+
+    Where others may write (/tmp), a record of theirs could remove this user's files; a link could
+    reach elsewhere.
+    """
+    with suppress(FileNotFoundError):  # its run ended meanwhile
+        found = (stage.lstat(), *_inner(stage))
+        ours = all(stat.S_ISDIR(one.st_mode) and one.st_uid in trusted for one in found)
+        return ours and os.access(stage, os.R_OK | os.X_OK)
+    return False
+
+
+def _inner(stage: Path) -> list[os.stat_result]:
+    return [(stage / name).lstat() for name in ("new", "old") if os.path.lexists(stage / name)]

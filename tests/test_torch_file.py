@@ -153,6 +153,88 @@ def test_what_is_not_used_is_not_read(tmp_path: Path) -> None:
     assert load_checkpoint(path).state.keys() == state.keys()
 
 
+NONE = b"N"
+
+
+def text(value: str) -> bytes:
+    """A string in a pickle."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def hostile(path: Path, value: bytes) -> None:
+    """A checkpoint whose pickle makes a dict of one value."""
+    save(path, {"a.bias": torch.ones(4), "b.bias": torch.zeros(0)})
+    index = b"\x80\x02}" + text("a.bias") + value + b"s."
+    rewrite(path, lambda name, data: index if name.endswith("data.pkl") else data)
+
+
+def storage(key: str, count: int) -> bytes:
+    """A reference to a storage of floats."""
+    kind = b"(" + text("storage") + b"ctorch\nFloatStorage\n"
+    return kind + text(key) + text("cpu") + b"J" + struct.pack("<i", count) + b"tQ"
+
+
+def test_no_attribute_of_what_a_file_declares_is_set(tmp_path: Path) -> None:
+    """Else torch makes the storage larger, by whatever was in that memory before."""
+    longer = NONE + b"}" + text("count") + b"J" + struct.pack("<i", 1000) + b"s\x86b"
+    view = b"K\x00M\xe8\x03\x85K\x01\x85\x89}"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage("1", 0) + longer + view + b"tR"
+    hostile(tmp_path / "x.pth", tensor)
+    with pytest.raises(UserError, match=r"damaged .*attributes"):
+        load_checkpoint(tmp_path / "x.pth")
+
+
+def test_nothing_is_imported(tmp_path: Path) -> None:
+    """torch imports some of its modules when they are asked for."""
+    hostile(tmp_path / "x.pth", b"ctorch\n_inductor\n")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from repvgg_deploy.checkpoint.load import load_checkpoint\n"
+        "try: load_checkpoint(Path(sys.argv[1]))\n"
+        "except Exception as error: print(error, 'torch._inductor' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.pth")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(torch._inductor)" in said
+    assert said.endswith(" False\n")
+
+
+def test_a_long_name_is_cut(tmp_path: Path) -> None:
+    hostile(tmp_path / "x.pth", b"c" + b"m" * 1_000_000 + b"\nsystem\n")
+    with pytest.raises(UserError, match=r"\(mmm+\)") as error:
+        load_checkpoint(tmp_path / "x.pth")
+    assert len(str(error.value)) < 2000
+
+
+def test_two_records_of_one_name(tmp_path: Path) -> None:
+    """torch.load takes the first, zipfile the last."""
+    path = save(tmp_path / "x.pth", {"a.bias": torch.zeros(4)})
+    with zipfile.ZipFile(path, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr(name, torch.ones(4).numpy().tobytes())
+    with pytest.raises(UserError, match=r"damaged .*two records of one name"):
+        load_checkpoint(path)
+
+
+def test_an_encrypted_zip(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pth", {"a.bias": torch.zeros(4)})
+    whole = bytearray(path.read_bytes())
+    for magic, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = whole.find(magic)
+        while start >= 0:
+            whole[start + at] |= 1
+            start = whole.find(magic, start + 1)
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="encrypted with a password"):
+        load_checkpoint(path)
+
+
+def test_empty_arrays_in_the_old_protocols(tmp_path: Path) -> None:
+    content = {"state_dict": training_state(), "seen": np.zeros((0, 3)), "raw": b""}
+    assert load_checkpoint(save(tmp_path / "x.pth", content)).wrapper == "state_dict"
+
+
 #: Peak growth of memory that reading a file may have, far below what each bomb holds.
 ROOM = 90_000_000
 READ = """
@@ -264,6 +346,35 @@ def number_pickle(path: Path, size: int) -> None:
     )
 
 
+def zeros_by_opcode(path: Path, size: int) -> None:
+    """The opcode for a bytearray makes the zeros before it reads the bytes."""
+    path.write_bytes(b"\x80\x05\x96" + struct.pack("<Q", size) + b".")
+
+
+def endless_bytes(path: Path, size: int) -> None:
+    """More than any memory, by a number in the file."""
+    path.write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", size << 20) + b".")
+
+
+def many_objects(path: Path, size: int) -> None:
+    """One byte for each empty list, which is 64 in memory, and next to none when deflated."""
+    save(path, {})
+    index = b"\x80\x02](" + b"]" * (size // 8) + b"e."
+    rewrite(
+        path,
+        lambda name, data: index if name.endswith("data.pkl") else data,
+        zipfile.ZIP_DEFLATED,
+    )
+
+
+def nested_key(path: Path, size: int) -> None:
+    """The name of a storage is a list of one list many times over, and so on: long as text."""
+    nested = b"]q\x00(" + text("A" * 100) * 10 + b"e"
+    for level in range(1, 6):
+        nested += b"0]q" + bytes([level]) + b"(" + (b"h" + bytes([level - 1])) * 10 + b"e"
+    hostile(path, b"(" + text("storage") + b"ctorch\nFloatStorage\n" + nested + NONE * 2 + b"tQ")
+
+
 BOMBS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "deflated": (deflated, "would inflate from .* to .* more than 20 times"),
     "lying": (lying, "truncated or damaged .*needed"),
@@ -274,6 +385,13 @@ BOMBS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "overlapping": (overlapping, "is damaged: its directory"),
     "legacy": (legacy, "truncated or damaged"),
     "number": (number_pickle, "truncated or damaged .*makes bytes"),
+    "zeros by opcode": (zeros_by_opcode, "truncated or damaged .*too early"),
+    "endless bytes": (endless_bytes, "truncated or damaged .*too early"),
+    "many objects": (
+        many_objects,
+        r"its record x/data\.pkl would inflate from 12\.\d kB to 12\.5 MB",
+    ),
+    "nested key": (nested_key, "truncated or damaged .*not described"),
 }
 
 

@@ -289,7 +289,8 @@ def test_a_folder_that_is_read_only(
 @pytest.mark.parametrize(
     "record",
     ["{", "[]", '{"placed": ["../../x"], "removed": []}', '{"placed": [], "removed": ["/etc/x"]}',
-     '{"placed": [".."], "removed": []}', '{"placed": [1], "removed": []}'],
+     '{"placed": [".."], "removed": []}', '{"placed": [1], "removed": []}', "{}", "[" * 100_000],
+    ids=range(8),
 )  # fmt: skip
 def test_a_record_that_reaches_elsewhere(root: Path, tmp_path: Path, record: str) -> None:
     """A folder from elsewhere cannot make this tool change files outside it."""
@@ -300,6 +301,44 @@ def test_a_record_that_reaches_elsewhere(root: Path, tmp_path: Path, record: str
     with pytest.raises(UserError, match=r"commit\.json is damaged"):
         recover(root / "m")
     assert not (tmp_path / "x").exists()
+
+
+def abandoned(stage: Path) -> Path:
+    """The hidden folder of a run that was killed after its record."""
+    (stage / "new").mkdir(parents=True)
+    (stage / "new" / "a").write_text("theirs")
+    (stage / "commit.json").write_text('{"placed": ["a"], "removed": ["b"]}')
+    return stage
+
+
+@pytest.mark.parametrize("inner", ["", "new", "old"])
+def test_a_link_in_the_place_of_a_hidden_folder(root: Path, tmp_path: Path, inner: str) -> None:
+    """What it leads to is neither moved nor removed."""
+    elsewhere = abandoned(tmp_path / "elsewhere")
+    stage = root / "m" / ".repvgg-deploy.0123456789ab.part"
+    if inner:
+        stage.mkdir()
+        shutil.copy(elsewhere / "commit.json", stage)
+    (elsewhere / "old").mkdir()
+    (stage / inner).symlink_to(elsewhere / inner)
+    before = files(elsewhere)
+    change(root)
+    (stage / inner).unlink()
+    assert files(elsewhere) == before
+    assert (root / "m" / "a").read_bytes() == b"new a"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
+def test_the_hidden_folder_of_another_user(root: Path) -> None:
+    """In /tmp anyone may leave one; in a workspace of that user's it is as good as ours."""
+    stage = abandoned(root / "m" / ".repvgg-deploy.0123456789ab.part")
+    for path in (stage, stage / "new"):
+        os.chown(path, 12345, 12345)
+    recover(root / "m")
+    assert (root / "m" / "b").exists()
+    os.chown(root / "m", 12345, 12345)
+    recover(root / "m")
+    assert not (root / "m" / "b").exists()
 
 
 def test_files_of_others_are_no_leftovers(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +20,16 @@ class Unusual(Exception):
     """A tensor that is not plain numbers in memory; the text says what kind."""
 
 
-class Declared(ABC):
+class Sealed:
+    """What no pickle sets attributes of: the machine would, past every check of the values."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise Damaged("it sets attributes of what has none")
+
+
+class Declared(Sealed, ABC):
     """A tensor of a file, not in memory yet."""
 
     __slots__ = ()

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
-from .declared import Damaged, Refused
+from .declared import Damaged, Refused, Sealed
 
+_BLOCK = 1 << 20
+#: Names that are longer are cut where a user reads them.
+_LONGEST_NAME = 200
 Table = Mapping[tuple[str, str], Callable[..., Any]]
 
 
-class Named:
-    """What a name in a pickle stands for: to be called by the pickle, or passed on.
-
-    Made anew for each pickle, since a hostile one may set its attributes.
-    """
+class Named(Sealed):
+    """What a name in a pickle stands for: to be called by the pickle, or passed on."""
 
     __slots__ = ("make",)
 
@@ -63,6 +63,7 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
     "frozenset": _list,
     "complex": complex,
     "bytearray": _bytearray,
+    "bytes": _bytearray,  # no bytes, in the old protocols
 }
 #: What both torch's and numpy's pickles refer to.
 PLAIN: Table = {
@@ -77,9 +78,31 @@ PLAIN: Table = {
 }
 
 
+class _Bounded:
+    """A stream that takes no memory for bytes that it does not have."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.readline = stream, stream.readline
+
+    def read(self, size: int) -> bytes:
+        if size > _BLOCK:
+            here = self._stream.tell()
+            left = self._stream.seek(0, 2) - here
+            self._stream.seek(here)
+            if size > left:
+                raise Damaged(f"it ends {size - left} bytes too early")
+        return self._stream.read(size)
+
+
 class Unpickler(pickle._Unpickler):
     """Python's unpickler in Python: unlike the one in C, it cannot be made to take memory by a
     number in the file (the index of a memo)."""
+
+    # Python's own would first make as many zeros as a number in the file says.
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+    }
 
     def __init__(
         self,
@@ -87,7 +110,7 @@ class Unpickler(pickle._Unpickler):
         find: Callable[[str, str], Any],
         storage: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(stream, encoding="latin1")
+        super().__init__(_Bounded(stream), encoding="latin1")
         self._find, self._storage = find, storage
 
     def find_class(self, module: str, name: str) -> Any:
@@ -107,5 +130,5 @@ def look_up(table: Table, module: str, name: str) -> Named:
     Refused: the name is not in ``table``.
     """
     if (module, name) not in table:
-        raise Refused(f"{module}.{name}")
+        raise Refused(f"{module}.{name}"[:_LONGEST_NAME])
     return Named(table[module, name])

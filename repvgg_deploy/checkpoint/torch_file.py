@@ -20,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..archives import check_inflation
-from .declared import Damaged, Declared, Refused, UnusualTensor
+from ..archives import check_inflation, size_text
+from ..errors import UserError
+from .declared import Damaged, Declared, Refused, Sealed, UnusualTensor
 from .numpy_pickle import NUMPY
 from .pickles import PLAIN, Named, Table, Unpickler, look_up
 
 #: torch.save stores records as they are. A file that was packed again holds floats, which hardly
 #: shrink; pruned and quantized weights shrink more, but no trained network this much.
 _MOST_INFLATION = 20
+#: The same of the pickle alone, each byte of which may become an object of 64.
+_MOST_INFLATION_OF_INDEX, _HARMLESS_INDEX = 30, 8_000_000
 _BLOCK = 1 << 20
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -65,7 +68,7 @@ class _Bytes:
         return self._loaded.untyped_storage()
 
 
-class _Storage:
+class _Storage(Sealed):
     """A part of some bytes, in elements of ``dtype``: from ``start`` on ``count`` of them."""
 
     __slots__ = ("bytes", "count", "dtype", "start")
@@ -164,17 +167,19 @@ _TABLE: Table = {
 def _find(module: str, name: str) -> Any:
     if module in ("torch", "torch.storage") and name in _STORAGES:
         return _STORAGES[name]
-    kind = getattr(torch, name, None) if module == "torch" else None
+    kind = vars(torch).get(name) if module == "torch" else None  # getattr would import modules
     return kind if isinstance(kind, torch.dtype) else look_up(_TABLE, module, name)
 
 
-def _checked(kind: Any, dtype: Any, count: Any) -> tuple[torch.dtype, int]:
+def _checked(kind: Any, dtype: Any, key: Any, count: Any) -> tuple[torch.dtype, int]:
     if kind != "storage" and isinstance(dtype, Named):
         raise Refused("a module with its source code")
     if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int:
         raise Damaged("a storage is not described as one")
     if count < 0:
         raise Damaged("a storage has a negative size")
+    if not isinstance(key, (str, int)):  # as text, lists inside lists can be longer than any memory
+        raise Damaged("a storage is not described as one")
     return dtype, count
 
 
@@ -183,14 +188,22 @@ def open_zip(path: Path) -> Iterator[Any]:
     """What torch.save wrote in its zip format, tensors declared.
 
     Raises:
-        UserError: it would inflate beyond all measure.
+        UserError: it is encrypted, or would inflate beyond all measure.
         Refused: it refers to anything but tensors and plain values.
         Exception: it is damaged, and stumbled in one of many ways.
     """
     with zipfile.ZipFile(path) as archive:
-        check_inflation(path, archive.infolist(), _MOST_INFLATION)
+        _check_records(path, archive.infolist())
         content = _Zip(archive)
         yield Unpickler(BytesIO(content.index), _find, content.storage).load()
+
+
+def _check_records(path: Path, records: list[zipfile.ZipInfo]) -> None:
+    if any(record.flag_bits & 1 for record in records):
+        raise UserError(f"{path}: is encrypted with a password; unpack it and save it without one.")
+    if len({record.filename for record in records}) < len(records):
+        raise Damaged("it holds two records of one name")  # which torch.load reads otherwise
+    check_inflation(path, records, _MOST_INFLATION)
 
 
 class _Zip:
@@ -205,7 +218,11 @@ class _Zip:
         for record in archive.infolist():
             if record.CRC == 0:  # torch.serialization.set_crc32_options(False): nothing to check
                 record.CRC = None  # type: ignore[assignment]
-        self.index = archive.read(found[0])
+        index = archive.getinfo(found[0])
+        if index.file_size > max(_HARMLESS_INDEX, _MOST_INFLATION_OF_INDEX * index.compress_size):
+            inflated = f"{size_text(index.compress_size)} to {size_text(index.file_size)}"
+            raise Damaged(f"its record {index.filename} would inflate from {inflated}")
+        self.index = archive.read(index)
         order = f"{self._root}/byteorder"
         swapped = order in archive.namelist() and archive.read(order) != sys.byteorder.encode()
         self._swapped = swapped
@@ -213,7 +230,7 @@ class _Zip:
 
     def storage(self, kind: Any, dtype: Any, key: Any, place: Any, count: Any) -> _Storage:
         """What a pickle's reference to a storage stands for."""
-        dtype, count = _checked(kind, dtype, count)
+        dtype, count = _checked(kind, dtype, key, count)
         name = f"{self._root}/data/{key}"
         if name not in self._bytes:
             size = count * dtype.itemsize
@@ -271,7 +288,7 @@ class _Legacy:
         self, kind: Any, dtype: Any, key: Any, place: Any, count: Any, view: Any = None
     ) -> _Storage:
         """What a pickle's reference to a storage stands for; ``view``: a part of it."""
-        dtype, count = _checked(kind, dtype, count)
+        dtype, count = _checked(kind, dtype, key, count)
         if key not in self._bytes:
             self._dtypes[key] = dtype
             self._bytes[key] = _Bytes(count * dtype.itemsize, lambda size: self._read(key, size))
