@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from repvgg_deploy.errors import RepvggDeployError
+from repvgg_deploy.errors import RepvggDeployError, UserError
 from repvgg_deploy.train.batch import Batch, Batches
 from repvgg_deploy.train.interruption import Stopped
 from repvgg_deploy.train.loop import run_training
@@ -48,7 +48,7 @@ class Spoiled:
             if here and self.what == "signal":
                 signal.raise_signal(signal.SIGINT)
             if here and self.what == "error":
-                raise RepvggDeployError("img.png: is damaged; take it out.")
+                raise UserError("img.png: is damaged; take it out.")
             nan = torch.full_like(batch.images, torch.nan)
             yield Batch(nan, batch.labels) if here and self.what == "nan" else batch
 
@@ -72,7 +72,7 @@ def disk_full_at_first(folder: Path) -> str:
     """The first process cannot save."""
 
     def fail(self: RunFolder, *given: object) -> None:
-        raise RepvggDeployError(f"{self.last}: {os.strerror(errno.ENOSPC)}")
+        raise UserError(f"{self.last}: {os.strerror(errno.ENOSPC)}")
 
     before, RunFolder.save = RunFolder.save, fail  # type: ignore[method-assign]
     try:
