@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from repvgg_deploy.checkpoint.save import save_state
 from repvgg_deploy.errors import UserError
 from repvgg_deploy.models.build import build
 from repvgg_deploy.models.infer import infer
@@ -402,3 +405,14 @@ def test_a_type_that_safetensors_has_no_place_for(cli: Cli, tmp_path: Path) -> N
 
 def test_escape_codes_do_not_reach_the_terminal(cli: Cli) -> None:
     one_sentence(cli("fuse", "a\x1b[31m.pth"), r"a\x1b[31m.pth: no such file")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pkl"])
+def test_others_may_read_what_the_umask_lets_them(suffix: str, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_state(tmp_path / f"x{suffix}", {"a": torch.ones(2)}, suffix)
+    finally:
+        os.umask(before)
+    expected = 0o666 if sys.platform == "win32" else 0o644
+    assert stat.S_IMODE((tmp_path / f"x{suffix}").stat().st_mode) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,8 +32,11 @@ def save_state(path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
 
 
 def _save_safetensors(path: Path, state: dict[str, Tensor]) -> None:
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(_unshared(state), path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors makes files that only this user reads, whatever the umask
     except SafetensorError as error:  # the Rust side puts the errno into the text
         code = re.search(r"(?:os error|code:) (\d+)", str(error))
         if code is None:
