@@ -415,6 +415,7 @@ X, Y = np.ones((2, 3, 16, 16), np.float32), np.ones((2, 5), np.float32)
         (lambda: save(x=X, y=Y[:, :3]), "has shape (2, 3)"),
         (lambda: save(x=X[:1], y=Y), "has shape (2, 5)"),
         (lambda: save(x=X[:, :1], y=Y), "takes images [N, 3, height, width]"),
+        (lambda: save(x=X[:, :, :1, :1], y=Y), "images of one pixel"),
         (lambda: save(x=X, y=Y * np.nan), "NaN"),
         (lambda: save(x=X * np.inf, y=Y), "NaN or infinity"),
         (lambda: save(x=X, y=Y * 0), "zero throughout"),

@@ -39,6 +39,11 @@ def weights_candidate(path: Path, network: Network, device: torch.device) -> Can
                 f"{path}: takes images [N, {channels}, height, width], and the recorded input has "
                 f"shape {images.shape}."
             )
+        if images.shape[2:] == (1, 1):
+            raise UserError(
+                f"{path}: is given images of one pixel, on which every stride gives the same; "
+                "record images of the size that it is used at."
+            )
         runner = TorchRunner(network.build(), device)
         with exact_math():
             parts = [
