@@ -278,22 +278,22 @@ def test_the_lines_that_a_refusal_prints_work(
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "dtype", "code"),
+    ("key", "value", "dtype"),
     [
-        ("stage1.0.rbr_dense.conv.weight", 1e38, torch.float32, 1),
-        ("linear.weight", 1e38, torch.float32, 1),
-        ("stage1.0.rbr_dense.conv.weight", 1e100, torch.float64, 3),
+        ("stage1.0.rbr_dense.conv.weight", 1e38, torch.float32),
+        ("linear.weight", 1e38, torch.float32),
+        ("stage1.0.rbr_dense.conv.weight", 1e100, torch.float64),
     ],
 )
 def test_weights_that_overflow_are_the_cause(
-    key: str, value: float, dtype: torch.dtype, code: int, cli: Cli
+    key: str, value: float, dtype: torch.dtype, cli: Cli
 ) -> None:
     """Neither our fault, nor one of the images or the batch norms."""
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in training_state().items()}
     state[key].fill_(value)
     torch.save(state, "big.pth")
     outcome = cli("fuse", "big.pth")
-    assert outcome.code == code
+    assert outcome.code == 3  # it ran, and nothing could be proved
     assert len(outcome.err.splitlines()) == 1
     assert f"{key!r}" in outcome.err
     assert f"values up to {value:.2g}" in outcome.err
