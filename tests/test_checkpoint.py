@@ -293,7 +293,7 @@ def test_weights_that_overflow_are_the_cause(
     state[key].fill_(value)
     torch.save(state, "big.pth")
     outcome = cli("fuse", "big.pth")
-    assert outcome.code == 3
+    assert outcome.code == 3  # it ran, and nothing could be proved
     assert len(outcome.err.splitlines()) == 1
     assert f"{key!r}" in outcome.err
     assert f"values up to {value:.2g}" in outcome.err
