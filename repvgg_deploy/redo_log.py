@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .errors import UserError
@@ -68,6 +68,11 @@ def recover_inside(root: Path) -> None:
 def _complete(stage: Path) -> None:
     try:
         record = Record.read(stage)
+        if record.stage != stage.stat().st_ino:
+            raise UserError(
+                f"{stage}: is a copy of an unfinished change to another folder, so none of it is "
+                "carried out; remove it, and run the step that makes the files there again."
+            )
         carry_out(stage, record)
         (stage / RECORD).unlink()
     except (OSError, *_NOT_OURS) as error:
@@ -82,14 +87,19 @@ def _complete(stage: Path) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """Names of files to put in place and to remove, relative to the transaction's folder."""
+    """Names of files to put in place and to remove, relative to the transaction's folder.
 
+    ``stage`` is the inode of the hidden folder that the record was written in: one that came with
+    a download, or was copied, may not change the files that it is beside.
+    """
+
+    stage: int
     placed: list[str]
     removed: list[str]
 
     def write(self, stage: Path) -> None:
         temporary = stage / f"{RECORD}.tmp"
-        temporary.write_text(json.dumps({"placed": self.placed, "removed": self.removed}))
+        temporary.write_text(json.dumps(asdict(self)))
         sync(temporary)
         for folder in (new_path(stage, stage).parent, stage, stage.parent):
             sync(folder)
@@ -100,7 +110,7 @@ class Record:
     def read(stage: Path) -> Record:
         """Raises one of _NOT_OURS for a record that is not ours, or of files elsewhere."""
         data = json.loads((stage / RECORD).read_text())
-        record = Record(data["placed"], data["removed"])
+        record = Record(data["stage"], data["placed"], data["removed"])
         for name in (*record.placed, *record.removed):
             if name != f"../{POINTER}" and not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]+", name):
                 raise ValueError(name)

@@ -103,7 +103,8 @@ class Transaction:
             new = new_path(self._stage, placed)
             for path in (*(new.iterdir() if new.is_dir() else ()), new):
                 sync(path)
-        record = Record(*([self._name(p) for p in ps] for ps in (self._placed, self._removed)))
+        names = ([self._name(p) for p in paths] for paths in (self._placed, self._removed))
+        record = Record(self._stage.stat().st_ino, *names)
         with locked(self.folder):
             now = _states(self.folder)
             changed = [p for p in self._placed if now.get(p.name) != self._before.get(p.name)]

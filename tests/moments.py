@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -57,6 +58,9 @@ def copies_at_each_moment(run: Callable[[], object], root: Path, copies: Path) -
     def copy(number: int) -> None:
         made.append(copies / str(number) / root.name)
         shutil.copytree(root, made[-1], symlinks=True)
+        for record in made[-1].rglob("commit.json"):  # a copy stands for the folder itself
+            content = json.loads(record.read_text())
+            record.write_text(json.dumps({**content, "stage": record.parent.stat().st_ino}))
 
     with at_each_call(copy):
         run()

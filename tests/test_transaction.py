@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -297,7 +298,8 @@ def test_a_record_that_reaches_elsewhere(root: Path, tmp_path: Path, record: str
     stage = root / "m" / ".repvgg-deploy.0123456789ab.part"
     (stage / "new").mkdir(parents=True)
     (stage / "new" / "x").write_text("theirs")
-    (stage / "commit.json").write_text(record)
+    own = record.replace('{"placed"', f'{{"stage": {stage.stat().st_ino}, "placed"')
+    (stage / "commit.json").write_text(own)
     with pytest.raises(UserError, match=r"commit\.json is damaged"):
         recover(root / "m")
     assert not (tmp_path / "x").exists()
@@ -307,8 +309,19 @@ def abandoned(stage: Path) -> Path:
     """The hidden folder of a run that was killed after its record."""
     (stage / "new").mkdir(parents=True)
     (stage / "new" / "a").write_text("theirs")
-    (stage / "commit.json").write_text('{"placed": ["a"], "removed": ["b"]}')
+    record = {"stage": stage.stat().st_ino, "placed": ["a"], "removed": ["b"]}
+    (stage / "commit.json").write_text(json.dumps(record))
     return stage
+
+
+def test_a_hidden_folder_that_came_with_a_download(root: Path, tmp_path: Path) -> None:
+    """It is of another folder, whoever owns it now."""
+    stage = abandoned(tmp_path / "elsewhere")
+    shutil.copytree(stage, root / "m" / ".repvgg-deploy.0123456789ab.part")
+    before = files(root)
+    with pytest.raises(UserError, match="a copy of an unfinished change"):
+        recover(root / "m")
+    assert files(root) == before
 
 
 @pytest.mark.parametrize("inner", ["", "new", "old"])

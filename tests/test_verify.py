@@ -257,3 +257,26 @@ def test_outputs_that_tell_no_weights_prove_nothing(cli: Cli, output: str, nodes
     assert result.code == 3
     assert "by their outputs" in result.err
     assert cli("verify", "one.onnx", "one.onnx").code == 0
+
+
+def test_a_node_that_noise_does_not_reach(pipeline: Cli) -> None:
+    """ReLU6 and the like: outputs on noise are the same, and other images would differ."""
+
+    def clamp(graph: onnx.GraphProto) -> None:
+        relu = next(node for node in graph.node if node.op_type == "Relu")
+        readers = [node for node in graph.node if relu.output[0] in node.input]
+        for node in readers:
+            node.input[list(node.input).index(relu.output[0])] = "clamped"
+        most = onnx.numpy_helper.from_array(np.float32(1e6), "most")
+        graph.initializer.append(most)
+        nodes = list(graph.node)
+        place = nodes.index(relu) + 1
+        nodes.insert(place, onnx.helper.make_node("Min", [relu.output[0], "most"], ["clamped"]))
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    spoil("clamped", clamp)
+    for reference in ("ckpt.pth", FUSED):
+        result = pipeline("verify", reference, "clamped.onnx")
+        assert result.code == 3
+        assert "Min" in result.err

@@ -18,6 +18,7 @@ from ..equivalence.weights import (
     folded,
     not_compared,
 )
+from ..export.simplify import PLAIN, SQUEEZE_EXCITE, operators
 from ..files import sha256_file
 from ..models.build import skeleton
 from ..models.network import RepVGG
@@ -27,6 +28,9 @@ from ..reparam.blocks import State, TrainBlock
 from ..reparam.graph import fuse_graph
 from ..sidecar import lineage
 from .weights import Network, WeightsFile
+
+#: Nodes that hold weights, or only rename a tensor.
+_CONSTANTS = {"Constant", "Identity"}
 
 Pairs = Iterator[tuple[str, Meant, Tensor | None]]
 
@@ -70,7 +74,11 @@ def check_exported(
     ours = must_be_exact or model.producer_name == PRODUCER
     in_training_form = len(layers) > len(_names(spec))
     if in_training_form:
-        layers = onnx_layers(fuse_graph(model).model)
+        model = fuse_graph(model).model
+        layers = onnx_layers(model)
+    if more := set(operators(model)) - PLAIN - SQUEEZE_EXCITE - _CONSTANTS:
+        problem = f"it holds {', '.join(sorted(more))}, which no deployed RepVGG does"
+        return failed(problem) if ours else not_compared(problem)
     if problem := _other_layers(spec, layers, named=ours and not in_training_form):
         return failed(problem) if ours else not_compared(problem)
     found: dict[str, Tensor | None] = {}
