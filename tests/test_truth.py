@@ -486,16 +486,17 @@ def candidate(precision: str, found: np.ndarray, rounding: float) -> Candidate:
     ],
 )
 def test_the_bound(precision: str, off: float, rounding: float, passes: bool) -> None:
-    recorded = np.array([[1.0, 0.0], [3.0, 4.0]])
+    recorded = np.array([[1.0, 0.0], [3.0, 4.0], [-4.0, -4.0]])
     found = recorded.copy()
     found[1, 0] += 5 * off
     if precision == "int8":
         found[0, 0] += off
-    truth = Truth(Path("t.npz"), "0" * 64, {"x": np.zeros((2, 1)), "y": recorded})
+        found[2, 0] += 32**0.5 * off
+    truth = Truth(Path("t.npz"), "0" * 64, {"x": np.zeros((3, 1)), "y": recorded})
     if passes:
         held = hold_truth(truth, candidate(precision, found, rounding))
         assert held.error == pytest.approx(off)
-        assert held.worst_sample in (0, 1)
+        assert held.worst_sample in (0, 1, 2)
     else:
         with pytest.raises(CheckFailed, match="in sample"):
             hold_truth(truth, candidate(precision, found, rounding))
@@ -514,3 +515,19 @@ def test_nothing_in_it_is_unpickled(tmp_path: Path) -> None:
     np.savez(path, x=X, y=np.array([print], object))
     with pytest.raises(UserError, match="plain arrays"):
         read_truth(path)
+
+
+def test_an_offset_that_all_samples_share_hides_no_error() -> None:
+    varying = np.array([[1.0, 0.0], [3.0, 4.0], [-4.0, -4.0]])
+    recorded = varying + 1000
+    truth = Truth(Path("t.npz"), "0" * 64, {"x": np.zeros((3, 1)), "y": recorded})
+    with pytest.raises(CheckFailed, match="in sample"):
+        hold_truth(truth, candidate("fp32", varying * 1.01 + 1000, 0.0))
+    assert hold_truth(truth, candidate("fp32", recorded + 1e-5, 0.0)).error < 1e-4
+
+
+def test_samples_that_hardly_differ() -> None:
+    recorded = np.array([[1.0, 2.0], [1.0, 2.0001]])
+    truth = Truth(Path("t.npz"), "0" * 64, {"x": np.zeros((2, 1)), "y": recorded})
+    with pytest.raises(UserError, match="record inputs that differ"):
+        hold_truth(truth, candidate("fp32", recorded, 0.0))

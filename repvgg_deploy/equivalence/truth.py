@@ -29,6 +29,8 @@ ERROR_LIMIT = 1e-4
 LARGEST_ROUNDING = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 #: A recorded sample this much quieter than the others is measured by their size.
 _SILENT = 1e-6
+#: Recorded outputs have to vary by this share of their size.
+_LEAST_VARIATION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,13 @@ def _check_recorded(
             f"{truth}: its recorded output for {name!r} is zero throughout, which any network "
             "could give that is silent; record other samples."
         )
+    exact = np.asarray(values, np.float64).reshape(len(values), -1)
+    sizes, variations = np.linalg.norm(exact, axis=1), _variations(exact)
+    if len(exact) > 1 and variations.max() < _LEAST_VARIATION * sizes.max():
+        raise UserError(
+            f"{truth}: its recorded output for {name!r} hardly differs between the samples, so it "
+            "tells little of the network; record inputs that differ."
+        )
 
 
 def _worst(recorded: NDArray[Any], found: NDArray[Any]) -> tuple[int, float]:
@@ -153,10 +162,20 @@ def _worst(recorded: NDArray[Any], found: NDArray[Any]) -> tuple[int, float]:
     return sample, float(errors[sample])
 
 
+def _variations(truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each sample [N, values] is from the mean of all, [N]."""
+    distances: NDArray[np.float64] = np.linalg.norm(truth - truth.mean(axis=0), axis=1)
+    return distances
+
+
 def _errors(recorded: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
-    """Of each sample, [N]."""
+    """Of each sample, [N], relative to what varies in it: an offset that all samples share says
+    nothing of the network, and would hide its errors."""
     truth, own = (np.asarray(a, np.float64).reshape(len(recorded), -1) for a in (recorded, found))
     scale = np.linalg.norm(truth, axis=1)
+    if len(truth) > 1:
+        variations = _variations(truth)
+        scale = np.minimum(scale, np.maximum(variations, np.median(variations)))
     floor = max(_SILENT * float(np.sqrt((scale**2).mean())), float(np.finfo(float).tiny))
     finite = np.asarray(np.isfinite(own).all(axis=1))
     difference = np.linalg.norm(np.where(finite.reshape(-1, 1), own, 0) - truth, axis=1)
