@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,12 @@ def test_several_threads_of_onnxruntime(network: RepVGG, images: np.ndarray) -> 
 
 @pytest.mark.skipif(cpp_compiler() is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
-def test_torch_compile(network: RepVGG, images: np.ndarray) -> None:
+def test_torch_compile(
+    network: RepVGG, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that torch compiled for another instruction set (ATEN_CPU_CAPABILITY) is not taken."""
+    kept = Path(tempfile.gettempdir(), f"inductor-{torch.backends.cpu.get_cpu_capability()}")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kept))
     runner = CompiledRunner(network, CPU)
     assert_same(runner, network, images)
     assert runner.compile_seconds > 0
