@@ -292,7 +292,8 @@ def _with_geometry(
 def _scales_channels(scale: Tensor, is_own: bool) -> bool:
     """Whether it multiplies channels: a parameter of the block itself (``is_own``) is broadcast, so
     its last two axes are height and width; a layer brings it into shape."""
-    along = tuple(scale.shape[-2:]) == (1, 1) and scale.ndim > 2
+    shape = tuple(scale.shape)
+    along = shape[-2:] == (1, 1) and (len(shape) == 3 or (len(shape) == 4 and shape[0] == 1))
     return scale.numel() == 1 or along or (scale.ndim == 1 and not is_own)
 
 
