@@ -104,13 +104,7 @@ def prove_graphs(
     for path, model in ((reference, old), (candidate, new)):
         _refuse_bf16(path, model)
     largest = check_no_nan(old, reference)
-    first = OrtSession(reference)
-    if inputs is None:
-        rounds = made_up_inputs(first, reference)
-    else:
-        rounds = [match_inputs(inputs, first, reference)]
-    if [i[0] for i in first.inputs] != [i[0] for i in OrtSession(candidate).inputs]:
-        raise UserError(f"{candidate}: has other inputs than {reference}; these are two networks.")
+    rounds = _inputs(reference, candidate, inputs)
     outputs = [value.name for value in old.graph.output]
     if outputs != [value.name for value in new.graph.output]:
         raise UserError(f"{candidate}: has other outputs than {reference}; these are two networks.")
@@ -148,6 +142,18 @@ def prove_graphs(
             "differ, or compare models that give the values before an ArgMax or the like."
         )
     return proof
+
+
+def _inputs(reference: Path, candidate: Path, given: Arrays | None) -> list[Arrays]:
+    """Rounds of inputs that both models take; UserError where they take others than each other."""
+    first = OrtSession(reference)
+    if given is None:
+        rounds = made_up_inputs(first, reference)
+    else:
+        rounds = [match_inputs(given, first, reference)]
+    if [i[0] for i in first.inputs] != [i[0] for i in OrtSession(candidate).inputs]:
+        raise UserError(f"{candidate}: has other inputs than {reference}; these are two networks.")
+    return rounds
 
 
 def _tells(exact: ExactGraph, own: Rounds, proof: GraphProof, limit: float) -> bool:
