@@ -105,9 +105,8 @@ def prove_graphs(
         _refuse_bf16(path, model)
     largest = check_no_nan(old, reference)
     rounds = _inputs(reference, candidate, inputs)
+    _check_outputs(reference, candidate, old, new)
     outputs = [value.name for value in old.graph.output]
-    if outputs != [value.name for value in new.graph.output]:
-        raise UserError(f"{candidate}: has other outputs than {reference}; these are two networks.")
     inner = [name for name in regions if name not in outputs]
     own = in_rounds(_session(reference, old, inner), rounds)
     result = in_rounds(_session(candidate, new, inner), rounds)
@@ -154,6 +153,12 @@ def _inputs(reference: Path, candidate: Path, given: Arrays | None) -> list[Arra
     if [i[0] for i in first.inputs] != [i[0] for i in OrtSession(candidate).inputs]:
         raise UserError(f"{candidate}: has other inputs than {reference}; these are two networks.")
     return rounds
+
+
+def _check_outputs(reference: Path, candidate: Path, old: ModelProto, new: ModelProto) -> None:
+    """UserError where the two models name their outputs otherwise."""
+    if [value.name for value in old.graph.output] != [value.name for value in new.graph.output]:
+        raise UserError(f"{candidate}: has other outputs than {reference}; these are two networks.")
 
 
 def _tells(exact: ExactGraph, own: Rounds, proof: GraphProof, limit: float) -> bool:
