@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto
 
+from ..equivalence.oracle import Rounds, checked_truth, in_rounds
 from ..equivalence.truth import Candidate, TruthCheck, hold_truth, rounding_error
 from ..equivalence.truth_file import Truth
 from ..errors import UserError
 from ..export.graph import INPUT, OUTPUT
 from ..reparam.graph.files import load_model, read_proto
 from ..runners.onnx_bf16 import widened
-from ..runners.onnx_reference import OnnxFloat64
 from ..runners.onnx_session import Arrays, OrtSession
 from ..runners.protocol import run
 from ..runners.torch_network import TorchRunner, exact_math
@@ -119,13 +119,16 @@ def _graph_candidate(
     session = OrtSession(file, runnable)
 
     def run_graph(inputs: Arrays) -> Arrays:
-        return _in_batches(session, inputs, path)
+        return _whole(in_rounds(session, _batches(session, inputs, path)))
 
     def own_rounding(inputs: Arrays) -> float:
         copy = ModelProto()
         copy.CopyFrom(load_model(file) if model is None else model)
         copy = widened(copy) if precision == "bf16" else copy
-        return rounding_error(OnnxFloat64(copy, str(path)).run(inputs), run_graph(inputs))
+        batches = _batches(session, inputs, path)
+        own = in_rounds(session, batches)
+        exact = checked_truth(path, copy, batches, own).outputs
+        return rounding_error(_whole(exact), _whole(own))
 
     rounding: Rounding = own_rounding
     if network is not None:
@@ -150,8 +153,13 @@ def _graph_precision(model: ModelProto) -> str:
     return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"
 
 
-def _in_batches(session: OrtSession, inputs: Arrays, path: Path) -> Arrays:
-    """All at once, or as many at a time as the model takes."""
+def _whole(rounds: Rounds) -> Arrays:
+    """All samples of each output; of one round its own, which may have no axis of samples."""
+    return {n: p[0] if len(p) == 1 else np.concatenate(p) for n, p in rounds.items()}
+
+
+def _batches(session: OrtSession, inputs: Arrays, path: Path) -> list[Arrays]:
+    """All samples at once, or as many at a time as the model takes."""
     fixed = set()
     for name, _, shape in session.inputs:
         given = inputs[name].shape
@@ -167,14 +175,13 @@ def _in_batches(session: OrtSession, inputs: Arrays, path: Path) -> Arrays:
         fixed |= {shape[0]} if shape and isinstance(shape[0], int) else set()
     counts = {len(values) for values in inputs.values()}
     if len(fixed) != 1 or len(counts) != 1:
-        return session.run(inputs)
+        return [inputs]
     (size,), (count,) = fixed, counts
     if count % size:
         raise UserError(
             f"{path}: takes {size} samples at once, and {count} were recorded; record a multiple."
         )
-    parts = [
-        session.run({name: values[start : start + size] for name, values in inputs.items()})
+    return [
+        {name: values[start : start + size] for name, values in inputs.items()}
         for start in range(0, count, size)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
